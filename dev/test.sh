@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# What a change must pass.
+#
+#   bash dev/test.sh                    format, lint, types, every test
+#   bash dev/test.sh quick              the tests not marked slow: within 90 seconds on two cores
+#   bash dev/test.sh tests/losses -x    these tests; arguments go to pytest
+#
+# Everything runs even if something before it failed; the exit status is that of the first failure,
+# and pytest's summary is the last line.
+set -uo pipefail
+
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+venv=$(bash dev/install.sh) || exit $?
+env=$(bash dev/environment.sh) || exit $?
+
+# The tensors of the tests are small, and several processes train at once: one thread each is fastest.
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
+
+status=0
+check() {
+    echo "== $*" >&2
+    "$@"
+    local result=$?
+    if ((status == 0)); then status=$result; fi
+}
+
+if (($# == 0)); then
+    shopt -s nullglob
+    check "$env/bin/ruff" format --check .
+    check "$env/bin/ruff" check .
+    check "$venv/bin/python" -m mypy platform extra_scripts/*.py dev/*.py
+    check "$venv/bin/python" -m pytest
+elif [[ $1 == quick ]]; then
+    check "$venv/bin/python" -m pytest -m "not slow" "${@:2}"
+else
+    check "$venv/bin/python" -m pytest "$@"
+fi
+exit "$status"

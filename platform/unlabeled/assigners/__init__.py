@@ -1,0 +1,1 @@
+"""Assigners: who makes the code that a view is asked to predict."""

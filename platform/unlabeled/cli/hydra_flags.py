@@ -1,0 +1,130 @@
+"""From a command line to a checked config, with Hydra's own flags (--cfg, --multirun, ...) working."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from hydra._internal.utils import _run_hydra, get_args_parser
+from omegaconf import DictConfig, OmegaConf
+
+from unlabeled.config.check import build_config, to_data
+from unlabeled.config.compose import compose_config, parse_override, sort_overrides
+from unlabeled.config.location import config_dir
+from unlabeled.engine.run_directory import RunDirectory
+from unlabeled.errors import ConfigError
+from unlabeled.launch.torchrun import started_by_torchrun
+from unlabeled.registry import load_plugins
+
+T = TypeVar("T")
+
+
+def run_command(name: str, schema: type[T], argv: Sequence[str], launch: Callable[[T], None]) -> int:
+    """Compose `configs/<name>.yaml` with `argv`, check it against `schema` and launch it."""
+    arguments, start = _take_from(list(argv))
+    flags, overrides = _split_flags(arguments)
+    if started_by_torchrun() and not any(o.startswith("launch=") for o in overrides):
+        overrides.insert(0, "launch=torchrun")
+    if start is not None:
+        launch(_check(schema, *_from_run(start, overrides)))
+    elif "--cfg" in flags or "-c" in flags:
+        print(yaml.safe_dump(to_data(_composed(name, schema, overrides)), sort_keys=False), end="")
+    elif flags:
+        _hand_to_hydra(name, schema, flags, overrides, launch)
+    else:
+        launch(_composed(name, schema, overrides))
+    return 0
+
+
+def _composed(name: str, schema: type[T], overrides: Sequence[str]) -> T:
+    composed = compose_config(name, overrides)
+    return _check(schema, composed.data, composed.problems)
+
+
+def _check(schema: type[T], data: Mapping[str, Any], problems: Sequence[str]) -> T:
+    if problems and not data:
+        raise ConfigError(problems)
+    plugins = data.get("plugins") or []
+    load_plugins([str(module) for module in plugins] if isinstance(plugins, list) else [])
+    return build_config(schema, data, problems)
+
+
+def _take_from(arguments: list[str]) -> tuple[list[str], Path | None]:
+    """Take `--from RUN` out of the arguments."""
+    if "--from" not in arguments:
+        return arguments, None
+    at = arguments.index("--from")
+    if at + 1 == len(arguments):
+        raise ConfigError("--from: give the run to repeat, e.g. `--from runs/my_run`")
+    return arguments[:at] + arguments[at + 2 :], Path(arguments[at + 1])
+
+
+def _from_run(start: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
+    """The config of a run, in a new run directory, with values (not choices) overridden."""
+    data, problems = RunDirectory(start).read_config(), []
+    data["run"] = {"dir": f"{Path(data['run']['dir'])}-{datetime.now():%Y%m%d-%H%M%S}"}
+    data["resume"] = "auto"
+    tree = OmegaConf.create(data)
+    for text in overrides:
+        parsed = parse_override(text)
+        if isinstance(parsed, str):
+            problems.append(parsed)
+        elif isinstance(OmegaConf.select(tree, parsed.key_or_group), DictConfig):
+            problems.append(f"{text}: with --from, give values such as {parsed.key_or_group}.name=...")
+        else:
+            OmegaConf.update(tree, parsed.key_or_group, parsed.value(), force_add=True)
+    container = OmegaConf.to_container(tree)
+    assert isinstance(container, dict)
+    return {str(k): v for k, v in container.items()}, problems
+
+
+def _split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Flags that Hydra understands, and overrides; an unknown flag is a ConfigError."""
+    parser = get_args_parser()
+    known = {option: action for action in parser._actions for option in action.option_strings}
+    flags: list[str] = []
+    overrides: list[str] = []
+    pending = list(arguments)
+    while pending:
+        item = pending.pop(0)
+        option = item.split("=", 1)[0]
+        if not item.startswith("-"):
+            overrides.append(item)
+        elif option not in known:
+            raise ConfigError(f"{item}: unknown flag; settings are given as key=value, see --help")
+        else:
+            flags.append(item)
+            if known[option].nargs != 0 and "=" not in item and pending and "=" not in pending[0]:
+                flags.append(pending.pop(0))
+    return flags, overrides
+
+
+def _hand_to_hydra(
+    name: str, schema: type[T], flags: list[str], overrides: list[str], launch: Callable[[T], None]
+) -> None:
+    """Multi-runs, tab completion, help: Hydra does them; every job is checked as usual."""
+    sorted_out = sort_overrides(overrides, [config_dir()])
+    if sorted_out.problems:
+        raise ConfigError(sorted_out.problems)
+    if "--multirun" in flags or "-m" in flags:
+        if not any(o.lstrip("+").startswith("run.dir=") for o in sorted_out.values):
+            folder = f"runs/multirun-{datetime.now():%Y%m%d-%H%M%S}"
+            sorted_out.values.append(f"++run.dir='{folder}/${{hydra:job.num}}'")
+
+    def job(config: DictConfig) -> None:
+        data = OmegaConf.to_container(config, resolve=True)
+        assert isinstance(data, dict)
+        launch(_check(schema, {str(k): v for k, v in data.items()}, []))
+
+    parser = get_args_parser()
+    args = parser.parse_args([*flags, *sorted_out.all])
+    _run_hydra(
+        args=args,
+        args_parser=parser,
+        task_function=job,
+        config_path=str(config_dir()),
+        config_name=name,
+    )

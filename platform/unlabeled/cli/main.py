@@ -1,0 +1,107 @@
+"""The `unlabeled` command: runs a sub-command and turns expected failures into one line each.
+
+Only the module of the chosen sub-command is imported, so that help and listings answer at once.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import unlabeled
+from unlabeled.errors import ConfigError, UserError
+
+
+@dataclass(frozen=True)
+class Command:
+    """A sub-command: `main(argv) -> exit status` of a module of this package."""
+
+    module: str
+    arguments: str
+    summary: str
+    needs_torch: bool = False
+
+
+COMMANDS: dict[str, Command] = {
+    "pretrain": Command(
+        "unlabeled.cli.pretrain",
+        "[experiment=... method=... key=value ...]",
+        "train a network on images without labels; alone: a small offline example on the CPU",
+        needs_torch=True,
+    ),
+    "evaluate": Command(
+        "unlabeled.cli.evaluate",
+        "benchmark=... weights=... [key=value ...]",
+        "measure what a network learned",
+        needs_torch=True,
+    ),
+    "list": Command(
+        "unlabeled.cli.list_components",
+        "[kind]",
+        "every method, loss, data set ... that a config can name",
+    ),
+    "show": Command(
+        "unlabeled.cli.show_component",
+        "KIND NAME",
+        "what a component is, its fields and defaults, and how to use it",
+    ),
+    "doctor": Command(
+        "unlabeled.cli.doctor",
+        "",
+        "check this machine and this installation",
+    ),
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command line and return its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _dispatch(arguments)
+        sys.stdout.flush()
+        return status
+    except UserError as error:
+        for line in str(error).splitlines():
+            print(f"unlabeled: {line}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("unlabeled: interrupted", file=sys.stderr)
+        return 130  # 128 + SIGINT, as a shell reports it
+    except BrokenPipeError:
+        # The reader (head, less) left. Python flushes stdout once more at exit: give it a sink.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # 128 + SIGPIPE
+
+
+def _dispatch(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help", "help"):
+        print(usage())
+        return 0
+    if arguments[0] in ("-V", "--version"):
+        print(f"unlabeled {unlabeled.__version__}")
+        return 0
+    name, rest = arguments[0], arguments[1:]
+    if name not in COMMANDS:
+        close = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+        hint = f" Did you mean {close[0]!r}?" if close else ""
+        raise ConfigError(f"unknown command {name!r}.{hint} Known: {', '.join(COMMANDS)}")
+    command = COMMANDS[name]
+    if command.needs_torch:
+        from unlabeled.cli.installation import check_torch
+
+        check_torch()
+    status: int = importlib.import_module(command.module).main(rest)
+    return status
+
+
+def usage() -> str:
+    """The text of `unlabeled --help`."""
+    lines = [unlabeled.__doc__ or "", "", "usage:"]
+    for name, command in COMMANDS.items():
+        lines += [f"  unlabeled {name} {command.arguments}".rstrip(), f"      {command.summary}"]
+    lines += ["  unlabeled --version", "", "`unlabeled COMMAND --help` says more."]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Typed, strict configuration: composed by Hydra, checked against dataclasses, never rewritten."""

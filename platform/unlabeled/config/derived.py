@@ -1,0 +1,58 @@
+"""Numbers that follow from the config and the size of the data: pure functions, printed and saved."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from unlabeled.config.schema import PretrainConfig
+from unlabeled.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long a run is, in steps, and how a batch is divided."""
+
+    num_samples: int
+    steps_per_epoch: int
+    total_steps: int
+    last_step: int
+    """Where this run stops: `max_steps` or the total."""
+    micro_batch_size: int
+    """Images a rank sees in one forward pass."""
+    arithmetic: dict[str, str]
+
+
+def derive_lengths(config: PretrainConfig, num_samples: int) -> Lengths:
+    """Steps per epoch (incomplete batches are dropped), total steps, and images per forward pass."""
+    batch = config.batch_size
+    if num_samples < batch:
+        raise ConfigError(
+            f"batch_size: {batch} is more than the {num_samples} training images, so an epoch would "
+            f"have no step; give batch_size={num_samples} or less"
+        )
+    steps_per_epoch = num_samples // batch
+    if config.epochs is not None:
+        total = max(1, round(config.epochs * steps_per_epoch))
+        length = f"{config.epochs:g} epochs x {steps_per_epoch} steps = {total}"
+    else:
+        samples = config.samples or 0
+        total = max(1, math.ceil(samples / batch))
+        length = f"{samples} samples / {batch} = {total}"
+    processes = config.launch.fields.processes
+    micro = batch // (processes * config.accumulate_steps)
+    last = total if config.max_steps is None else min(total, config.max_steps)
+    return Lengths(
+        num_samples=num_samples,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total,
+        last_step=last,
+        micro_batch_size=micro,
+        arithmetic={
+            "steps_per_epoch": f"{num_samples} images // {batch} = {steps_per_epoch}",
+            "total_steps": length,
+            "images_per_forward": (
+                f"{batch} / ({processes} processes x {config.accumulate_steps} micro-batches) = {micro}"
+            ),
+        },
+    )

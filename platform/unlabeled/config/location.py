@@ -1,0 +1,18 @@
+"""Where the YAML files are: beside the package, in a checkout (through a link) and in a wheel alike."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from unlabeled.errors import EnvironmentProblem
+
+
+def config_dir() -> Path:
+    """The folder that holds every YAML, one sub-folder per kind or choice."""
+    folder = Path(__file__).resolve().parents[1] / "configs"
+    if not folder.is_dir():
+        raise EnvironmentProblem(
+            f"no configuration files at {folder}: install the package again, or, in a checkout on a "
+            "file system without symbolic links, copy the top-level configs folder there"
+        )
+    return folder

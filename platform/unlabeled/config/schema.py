@@ -1,0 +1,200 @@
+"""The typed truth behind the YAML: every key of `unlabeled pretrain` and `unlabeled evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+from unlabeled.registry import Component
+
+Problems = Iterator[tuple[str, str]]
+Device = Literal["auto", "cpu", "cuda"]
+
+
+def _positive(**values: float | None) -> Problems:
+    for name, value in values.items():
+        if value is not None and value <= 0:
+            yield name, f"must be positive, got {value}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where a run lives."""
+
+    dir: str
+    """The run directory; made if missing, continued if it holds a checkpoint of the same config."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoaderConfig:
+    """How batches are made."""
+
+    workers: int
+    """Processes that decode and augment; 0 does it in the training process."""
+    prefetch_batches: int
+    """Batches that each worker prepares ahead."""
+    max_broken_share: float
+    """The run stops when more than this share of the data set could not be decoded."""
+
+    def problems(self) -> Problems:
+        """Ranges."""
+        yield from _positive(prefetch_batches=self.prefetch_batches)
+        if self.workers < 0:
+            yield "workers", f"must be 0 or more, got {self.workers}"
+        if not 0 <= self.max_broken_share < 1:
+            yield "max_broken_share", f"must be in [0, 1), got {self.max_broken_share}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Normalization:
+    """Per-channel mean and standard deviation (RGB) of pixels scaled to [0, 1]."""
+
+    mean: tuple[float, float, float]
+    """ImageNet's: 0.485, 0.456, 0.406."""
+    std: tuple[float, float, float]
+    """SwAV's code uses 0.228, 0.224, 0.225; torchvision, DINO and VISSL 0.229 for red."""
+
+    def problems(self) -> Problems:
+        """Ranges."""
+        if min(self.std) <= 0:
+            yield "std", f"must be positive, got {self.std}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyncBatchNormConfig:
+    """Batch normalisation over several ranks."""
+
+    enabled: bool
+    group_size: int | None
+    """Ranks that share statistics (the official runs: 8); null shares over all."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointConfig:
+    """When checkpoints are written and how many stay."""
+
+    every_steps: int | None
+    every_epochs: int | None
+    keep: int
+    """Newest checkpoints kept on disk."""
+
+    def problems(self) -> Problems:
+        """Ranges."""
+        yield from _positive(
+            every_steps=self.every_steps, every_epochs=self.every_epochs, keep=self.keep
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScaleConfig:
+    """Sizes that methods share and that depend on how much data there is."""
+
+    name: str
+    image_size: int
+    """Side of the evaluation view."""
+    num_prototypes: int
+    hidden_dim: int
+    projection_dim: int
+    freeze_prototypes_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class PretrainConfig:
+    """Everything that `unlabeled pretrain` reads."""
+
+    run: RunConfig
+    seed: int
+    device: Device
+    precision: Literal["fp32", "bf16", "fp16"]
+    """Type of the forward pass; weights, losses and codes stay float32."""
+    batch_size: int
+    """Images per optimizer step, over all ranks and accumulated micro-batches."""
+    accumulate_steps: int
+    """Micro-batches per optimizer step; see `method.codes_over` for what it does to SwAV's codes."""
+    epochs: float | None
+    samples: int | None
+    """Length of the run: `epochs` or `samples`, one of the two."""
+    max_steps: int | None
+    """Stop after this many steps; schedules still follow the full length."""
+    clip_grad_norm: float | None
+    compile: bool
+    channels_last: bool
+    threads: int | None
+    """CPU threads of torch for each process; null divides the cores among the local processes."""
+    sync_batch_norm: SyncBatchNormConfig
+    normalization: Normalization
+    scale: ScaleConfig
+    dataset: Annotated[Component, "dataset"]
+    sampler: Annotated[Component, "sampler"]
+    transform: Annotated[Component, "transform"]
+    eval_transform: Annotated[Component, "transform"]
+    loader: LoaderConfig
+    backbone: Annotated[Component, "backbone"]
+    method: Annotated[Component, "method"]
+    head: Annotated[Component, "head"]
+    loss: Annotated[Component, "loss"]
+    assigner: Annotated[Component, "assigner"] | None = None
+    optimizer: Annotated[Component, "optimizer"]
+    scheduler: Annotated[Component, "scheduler"]
+    meters: dict[str, Annotated[Component, "meter"] | None]
+    hooks: dict[str, Annotated[Component, "hook"] | None]
+    checkpoint: CheckpointConfig
+    resume: str
+    """auto (continue what `run.dir` holds), never, or the path of a checkpoint or run."""
+    launch: Annotated[Component, "launcher"]
+    plugins: list[str]
+    """Modules of your own that register components."""
+
+    def problems(self) -> Problems:
+        """Lengths, divisibility, and parts that the method does or does not take."""
+        yield from _positive(
+            batch_size=self.batch_size,
+            accumulate_steps=self.accumulate_steps,
+            epochs=self.epochs,
+            samples=self.samples,
+            max_steps=self.max_steps,
+            clip_grad_norm=self.clip_grad_norm,
+            threads=self.threads,
+        )
+        if (self.epochs is None) == (self.samples is None):
+            yield "epochs", "give the length as `epochs` or as `samples`, one of the two (the other null)"
+        shares = self.launch.fields.processes * self.accumulate_steps
+        if self.accumulate_steps > 0 and self.batch_size % shares:
+            lower = self.batch_size // shares * shares
+            yield "batch_size", (
+                f"{self.batch_size} does not divide by {self.launch.fields.processes} processes x "
+                f"{self.accumulate_steps} accumulated micro-batches; {lower or shares} or "
+                f"{lower + shares} would"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """Everything that `unlabeled evaluate` reads."""
+
+    weights: str
+    """A run, a checkpoint, a .safetensors file, torchvision:<name>, or `random`."""
+    benchmark: Annotated[Component, "benchmark"]
+    like: str | None = None
+    """A run whose data set, view, architecture and seed count where this command names none."""
+    dataset: Annotated[Component, "dataset"] | None = None
+    """null: the data set the run was trained on."""
+    backbone: Annotated[Component, "backbone"] | None = None
+    """null: what the weights say."""
+    eval_transform: Annotated[Component, "transform"] | None = None
+    normalization: Normalization | None = None
+    batch_size: int
+    """Images per forward pass, over all ranks."""
+    seed: int
+    device: Device
+    threads: int | None
+    loader: LoaderConfig
+    out: str | None
+    """Where the result goes; null: results/<benchmark>.json of the run, or only the terminal."""
+    launch: Annotated[Component, "launcher"]
+    plugins: list[str]
+
+    def problems(self) -> Problems:
+        """Ranges."""
+        yield from _positive(batch_size=self.batch_size, threads=self.threads)

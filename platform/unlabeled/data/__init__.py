@@ -1,0 +1,1 @@
+"""From files to batches of views: sources, sampling, decoding, transforms, loading."""

@@ -1,0 +1,1 @@
+"""Sample orders as pure functions of (seed, epoch, position)."""

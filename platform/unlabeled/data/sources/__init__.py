@@ -1,0 +1,1 @@
+"""Data sets: an index over images and, where there are any, their labels."""

@@ -1,0 +1,48 @@
+"""The contract of a data set."""
+
+from __future__ import annotations
+
+import abc
+import hashlib
+from typing import Literal
+
+import numpy as np
+
+Split = Literal["train", "test"]
+
+
+class Source(abc.ABC):
+    """An indexed set of images; the constructor is `__init__(self, config, *, split: Split)`.
+
+    `image(i)` returns RGB uint8 [h, w, 3] and raises `unlabeled.data.decode.BrokenImage` for a file
+    that cannot be decoded. Labels are int64 in range(num_classes), or None where there are none.
+    A missing root, an empty folder or a split that does not exist raises DataError in the constructor.
+    """
+
+    labels: np.ndarray | None = None
+    classes: tuple[str, ...] = ()
+
+    @abc.abstractmethod
+    def __len__(self) -> int: ...
+
+    @abc.abstractmethod
+    def image(self, index: int) -> np.ndarray:
+        """The decoded image: RGB uint8 [h, w, 3]."""
+
+    @abc.abstractmethod
+    def name(self, index: int) -> str:
+        """What a person would call the sample: its path, or its place in the set."""
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes the labels distinguish (0 without labels)."""
+        return len(self.classes)
+
+    def fingerprint(self) -> str:
+        """A short hash of names and labels: results on equal fingerprints are comparable."""
+        digest = hashlib.sha256(str(len(self)).encode())
+        for index in np.linspace(0, len(self) - 1, num=min(len(self), 1000), dtype=np.int64):
+            digest.update(self.name(int(index)).encode())
+        if self.labels is not None:
+            digest.update(np.ascontiguousarray(self.labels, dtype=np.int64).tobytes())
+        return digest.hexdigest()[:16]

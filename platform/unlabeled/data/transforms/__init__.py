@@ -1,0 +1,1 @@
+"""Views: random crops and colour operations whose parameters are pure functions of their key."""

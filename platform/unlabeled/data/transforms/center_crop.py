@@ -1,0 +1,56 @@
+"""The evaluation view: the middle of the image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from unlabeled.data.transforms.base import Pipeline, SampleKey
+from unlabeled.data.transforms.geometry import RESAMPLING, Interpolation, planar
+from unlabeled.data.types import ViewSpec
+from unlabeled.registry import register
+
+
+@register("transform", "center_crop")
+class CenterCrop(Pipeline):
+    """Resize the shorter side to `resize` pixels, then cut the central size x size.
+
+    One view uint8 [3, size, size]; nothing is random. Bit-equal to torchvision's Resize and
+    CenterCrop on PIL images.
+    Reference: the usual protocol on ImageNet, resize 256 and crop 224 (SwAV, eval_linear).
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        size: int = 224
+        """Side of the view, in pixels."""
+        resize: int | None = 256
+        """Length of the shorter side before cutting; null: `size`, so only the long side is cut."""
+        interpolation: Interpolation = "bilinear"
+        """Resampling; both antialias (SwAV: bilinear, DINO: bicubic)."""
+
+        def problems(self) -> Iterator[tuple[str, str]]:
+            if self.size < 1:
+                yield "size", f"must be at least 1, got {self.size}"
+            elif self.resize is not None and self.resize < self.size:
+                yield "resize", f"must be at least size={self.size} or null, got {self.resize}"
+
+    def __init__(self, config: Config) -> None:
+        self.size = config.size
+        self.resize = config.size if config.resize is None else config.resize
+        self.interpolation = config.interpolation
+        self.views = (ViewSpec(size=config.size, role="global"),)
+
+    def __call__(self, image: np.ndarray, key: SampleKey) -> list[np.ndarray]:
+        """One view uint8 [3, size, size] of an RGB uint8 image [h, w, 3]."""
+        picture = Image.fromarray(image)
+        width, height = picture.size
+        short = min(width, height)
+        if short != self.resize:
+            width, height = (self.resize * side // short for side in (width, height))
+            picture = picture.resize((width, height), RESAMPLING[self.interpolation])
+        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
+        return [planar(picture.crop((left, top, left + self.size, top + self.size)))]

@@ -1,0 +1,168 @@
+"""The training views: several random crops of an image at two or more resolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Annotated, Literal
+
+import numpy as np
+from PIL import Image
+
+from unlabeled.data.randomness import uniforms
+from unlabeled.data.transforms.base import Operation, Pipeline, SampleKey
+from unlabeled.data.transforms.color_jitter import ColorJitter
+from unlabeled.data.transforms.gaussian_blur import GaussianBlur
+from unlabeled.data.transforms.geometry import (
+    CROP_DRAWS,
+    Box,
+    Interpolation,
+    crop_problems,
+    planar,
+    random_crop_box,
+    resized_crop,
+)
+from unlabeled.data.transforms.grayscale import Grayscale
+from unlabeled.data.transforms.horizontal_flip import HorizontalFlip
+from unlabeled.data.types import ViewSpec
+from unlabeled.registry import Component, get, register
+
+
+@dataclass(frozen=True, kw_only=True)
+class CropGroup:
+    """Crops that are drawn alike."""
+
+    count: int
+    """How many views."""
+    size: int
+    """Side of the views, in pixels."""
+    scale: tuple[float, float]
+    """Smallest and largest share of the image's area."""
+    role: Literal["global", "local"]
+    """Global views may serve for targets, local ones only predict them."""
+    operations: list[Annotated[Component, "transform"]] | None = None
+    """Operations of this group; null: those of the pipeline."""
+
+    def problems(self) -> Iterator[tuple[str, str]]:
+        """Faults in the values."""
+        for name in ("count", "size"):
+            if getattr(self, name) < 1:
+                yield name, f"must be at least 1, got {getattr(self, name)}"
+        yield from crop_problems(self.scale, (1.0, 1.0))
+        yield from _operation_problems(self.operations or [])
+
+
+def _operation_problems(components: list[Component]) -> Iterator[tuple[str, str]]:
+    for number, component in enumerate(components):
+        if not issubclass(get("transform", component.name), Operation):
+            yield (
+                f"operations[{number}]",
+                f"{component.name!r} is a pipeline of its own; operations are single steps, "
+                "for example horizontal_flip",
+            )
+
+
+def _swav_crops() -> list[CropGroup]:
+    return [
+        CropGroup(count=2, size=224, scale=(0.14, 1.0), role="global"),
+        CropGroup(count=6, size=96, scale=(0.05, 0.14), role="local"),
+    ]
+
+
+def _swav_operations() -> list[Component]:
+    return [
+        Component("transform", "horizontal_flip", HorizontalFlip.Config()),
+        Component("transform", "color_jitter", ColorJitter.Config()),
+        Component("transform", "grayscale", Grayscale.Config()),
+        Component("transform", "gaussian_blur", GaussianBlur.Config()),
+    ]
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """What happens to one view, before any pixel is touched."""
+
+    spec: ViewSpec
+    box: Box
+    operations: tuple[tuple[Operation, np.ndarray], ...]
+    """Each operation with its own uniforms [draws]."""
+
+
+@dataclass(frozen=True)
+class _Recipe:
+    spec: ViewSpec
+    scale: tuple[float, float]
+    operations: tuple[Operation, ...]
+    draws: int
+
+
+@register("transform", "multi_crop")
+class MultiCrop(Pipeline):
+    """V random resized crops of an image, each with its own flip, colour and blur.
+
+    Per view: random resized crop (area share in `scale`, aspect ratio log-uniform in `ratio`), then
+    the operations in their order. View v of a sample takes its uniforms from (seed, epoch, sample,
+    v), so it depends on no other view, sample or process. Output: V arrays uint8 [3, size, size],
+    in the order of the groups; normalisation happens on the device.
+    Default: SwAV's 2 x 224 + 6 x 96. Reference: SwAV, sections 3.3 and 4 and appendix.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        crops: list[CropGroup] = field(default_factory=_swav_crops)
+        """Groups of crops; groups of equal size must follow each other."""
+        operations: list[Annotated[Component, "transform"]] = field(
+            default_factory=_swav_operations
+        )
+        """What each crop goes through, for groups that name no operations of their own."""
+        interpolation: Interpolation = "bilinear"
+        """Resampling of the crops; both antialias (SwAV: bilinear, DINO: bicubic)."""
+        ratio: tuple[float, float] = (0.75, 1.3333333333333333)
+        """Smallest and largest width / height of a crop (torchvision: 3/4 and 4/3)."""
+
+        def problems(self) -> Iterator[tuple[str, str]]:
+            yield from _operation_problems(self.operations)
+            yield from crop_problems((1.0, 1.0), self.ratio)
+            sizes = [group.size for group in self.crops]
+            if not sizes:
+                yield "crops", "must name at least one group"
+            changes = 1 + sum(a != b for a, b in pairwise(sizes))
+            if sizes and changes != len(set(sizes)):
+                yield "crops", f"groups of equal size must follow each other, got sizes {sizes}"
+
+    def __init__(self, config: Config) -> None:
+        self.interpolation = config.interpolation
+        self.ratio = config.ratio
+        self._recipes: list[_Recipe] = []
+        for group in config.crops:
+            chosen = config.operations if group.operations is None else group.operations
+            operations: tuple[Operation, ...] = tuple(component.build() for component in chosen)
+            draws = CROP_DRAWS + sum(operation.draws for operation in operations)
+            spec = ViewSpec(size=group.size, role=group.role)
+            self._recipes += [_Recipe(spec, group.scale, operations, draws)] * group.count
+        self.views = tuple(recipe.spec for recipe in self._recipes)
+
+    def plan(self, width: int, height: int, key: SampleKey) -> list[ViewPlan]:
+        """Every random decision about an image of this size; reads no pixel."""
+        plans = []
+        for view, recipe in enumerate(self._recipes):
+            draws = uniforms(key, view, recipe.draws)
+            box = random_crop_box(draws[:CROP_DRAWS], width, height, recipe.scale, self.ratio)
+            start, operations = CROP_DRAWS, []
+            for operation in recipe.operations:
+                operations.append((operation, draws[start : start + operation.draws]))
+                start += operation.draws
+            plans.append(ViewPlan(recipe.spec, box, tuple(operations)))
+        return plans
+
+    def __call__(self, image: np.ndarray, key: SampleKey) -> list[np.ndarray]:
+        """V views uint8 [3, size, size] of an RGB uint8 image [h, w, 3]."""
+        picture = Image.fromarray(image)
+        views = []
+        for plan in self.plan(picture.width, picture.height, key):
+            view = resized_crop(picture, plan.box, plan.spec.size, self.interpolation)
+            for operation, draws in plan.operations:
+                view = operation(view, draws)
+            views.append(planar(view))
+        return views

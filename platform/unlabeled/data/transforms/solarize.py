@@ -1,0 +1,46 @@
+"""Invert the bright pixels of an image."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from unlabeled.data.transforms.drawn import DrawnOperation, probability_problems
+from unlabeled.registry import register
+
+
+@register("transform", "solarize")
+class Solarize(DrawnOperation[Literal[True]]):
+    """With probability p, x' = 255 - x where x >= threshold, per channel.
+
+    Not part of SwAV's augmentations; DINO and BYOL use it on their second global crop (p = 0.2).
+    Reference: BYOL, appendix B.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        p: float = 0.2
+        """Probability of acting (BYOL and DINO, second global crop: 0.2)."""
+        threshold: int = 128
+        """Grey level from which on values are inverted, of 255."""
+
+        def problems(self) -> Iterator[tuple[str, str]]:
+            yield from probability_problems(self.p)
+            if not 0 <= self.threshold <= 256:
+                yield "threshold", f"must lie in 0..256 (256 inverts nothing), got {self.threshold}"
+
+    draws = 1
+
+    def __init__(self, config: Config) -> None:
+        self.p = config.p
+        self._table = [x if x < config.threshold else 255 - x for x in range(256)] * 3
+
+    def parameters(self, uniforms: np.ndarray) -> Literal[True] | None:
+        return True if uniforms[0] < self.p else None
+
+    def apply(self, image: Image.Image, parameters: Literal[True]) -> Image.Image:
+        return image.point(self._table)

@@ -1,0 +1,48 @@
+"""What travels from the data room to the methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ViewSpec:
+    """One view that a pipeline emits: square crops of `size` pixels; `role` is 'global' or 'local'."""
+
+    size: int
+    role: str
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A rank's share of a batch of views.
+
+    views: V tensors [B, 3, h, w], crops of equal size adjacent, uint8 from the loader and
+    normalised float32 once on the device; indices: [B] positions in the data set; labels: [B] or
+    None; broken: (name, reason) of images that could not be decoded and were replaced.
+    """
+
+    views: list[Tensor]
+    indices: Tensor
+    labels: Tensor | None
+    broken: tuple[tuple[str, str], ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def without_labels(self) -> Batch:
+        """The same batch as a self-supervised method is allowed to see it."""
+        return replace(self, labels=None)
+
+    def to(self, device: torch.device) -> Batch:
+        """The same batch on a device (asynchronously where its memory is pinned)."""
+        labels = self.labels if self.labels is None else self.labels.to(device, non_blocking=True)
+        return replace(
+            self,
+            views=[view.to(device, non_blocking=True) for view in self.views],
+            indices=self.indices.to(device, non_blocking=True),
+            labels=labels,
+        )

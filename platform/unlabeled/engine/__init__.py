@@ -1,0 +1,1 @@
+"""The training loop, its progress, its checkpoints and its run directory."""

@@ -1,0 +1,85 @@
+"""The training data as the trainer sees it: an endless-looking stream of batches on the device."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+
+from unlabeled.config.schema import LoaderConfig
+from unlabeled.data.loader import StepBatches, batches
+from unlabeled.data.normalize import Normalize
+from unlabeled.data.types import Batch
+from unlabeled.errors import DataError
+
+log = logging.getLogger(__name__)
+NAMED_IN_LOG = 20
+INITIAL_PASS_EPOCH = -1
+"""The pass that fills memory banks draws its own augmentations, in the order of epoch 0."""
+
+
+class BrokenImages:
+    """Counts and names the images that could not be decoded; too large a share stops the run."""
+
+    def __init__(self, num_samples: int, max_share: float) -> None:
+        self.num_samples, self.max_share = num_samples, max_share
+        self.reasons: dict[str, str] = {}
+
+    def note(self, batch: Batch) -> None:
+        """Take in one batch; raises DataError above the configured share."""
+        for name, reason in batch.broken:
+            if name not in self.reasons:
+                self.reasons[name] = reason
+                if len(self.reasons) <= NAMED_IN_LOG:
+                    log.warning("skipped image %s: %s", name, reason)
+        if len(self.reasons) > self.max_share * self.num_samples:
+            listed = "; ".join(f"{n} ({r})" for n, r in list(self.reasons.items())[:3])
+            raise DataError(
+                f"{len(self.reasons)} of {self.num_samples} images could not be decoded, more than "
+                f"loader.max_broken_share={self.max_share:g} allows: {listed}. Mend or remove them, or "
+                "raise the share"
+            )
+
+
+class TrainingData:
+    """Batches of views from any step on, normalised on the device."""
+
+    def __init__(
+        self,
+        dataset: StepBatches,
+        initial: StepBatches,
+        *,
+        settings: LoaderConfig,
+        normalize: Normalize,
+        device: torch.device,
+        num_samples: int,
+        steps_per_epoch: int,
+    ) -> None:
+        self._dataset, self._initial = dataset, initial
+        self._settings, self._normalize = settings, normalize
+        self._device = device
+        self._steps_per_epoch = steps_per_epoch
+        self.broken = BrokenImages(num_samples, settings.max_broken_share)
+
+    def training(self, first_step: int, last_step: int) -> Iterator[Batch]:
+        """Micro-batches of the steps `first_step..last_step-1`."""
+        return self._stream(self._dataset, range(first_step, last_step))
+
+    def initial_pass(self) -> Iterator[Batch]:
+        """One pass over the first epoch, for methods that fill a memory bank before training."""
+        return (b.without_labels() for b in self._stream(self._initial, range(self._steps_per_epoch)))
+
+    def _stream(self, dataset: StepBatches, steps: range) -> Iterator[Batch]:
+        found = batches(
+            dataset,
+            steps,
+            workers=self._settings.workers,
+            prefetch=self._settings.prefetch_batches,
+            pin_memory=self._device.type == "cuda",
+        )
+        for batch in found:
+            self.broken.note(batch)
+            moved = batch.to(self._device)
+            yield replace(moved, views=[self._normalize(view) for view in moved.views])

@@ -1,0 +1,37 @@
+"""The number type of the forward pass, and the loss scaling that float16 needs."""
+
+from __future__ import annotations
+
+from typing import Any, ContextManager
+
+import torch
+from torch import Tensor
+
+TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+class Precision:
+    """Autocast and gradient scaling for one precision; float32 makes every call the identity."""
+
+    def __init__(self, name: str, device: torch.device) -> None:
+        self.device_type = device.type
+        self.dtype = TYPES[name]
+        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+
+    def autocast(self) -> ContextManager[Any]:
+        """The context of every forward pass."""
+        enabled = self.dtype is not torch.float32
+        return torch.autocast(self.device_type, dtype=self.dtype if enabled else None, enabled=enabled)
+
+    def backward(self, loss: Tensor) -> None:
+        """Scaled backward pass."""
+        self.scaler.scale(loss).backward()
+
+    def unscale(self, optimizer: torch.optim.Optimizer) -> None:
+        """True gradients in `.grad`, for clipping and for optimizers that use norms."""
+        self.scaler.unscale_(optimizer)
+
+    def step(self, optimizer: torch.optim.Optimizer) -> None:
+        """The update, skipped by the scaler when a float16 gradient overflowed."""
+        self.scaler.step(optimizer)
+        self.scaler.update()

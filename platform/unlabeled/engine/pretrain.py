@@ -1,0 +1,76 @@
+"""The job of `unlabeled pretrain`: what every rank does."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from unlabeled.config.check import to_data
+from unlabeled.config.schema import PretrainConfig
+from unlabeled.distributed import comm
+from unlabeled.engine import checkpoint
+from unlabeled.engine.build import build_trainer, derived_numbers
+from unlabeled.engine.logs import log_to
+from unlabeled.engine.resume import find_checkpoint
+from unlabeled.engine.run_directory import (
+    RunDirectory,
+    environment,
+    write_atomically,
+    write_yaml,
+)
+from unlabeled.engine.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+def pretrain(config: PretrainConfig, device: torch.device) -> None:
+    """Build or restore the run that the config names, and train it to its end."""
+    run = RunDirectory(config.run.dir)
+    start = find_checkpoint(config, run)
+    comm.barrier()
+    if comm.rank() == 0:
+        run.create()
+    comm.barrier()
+    lead = comm.rank() == 0
+    with log_to(run.log_file if lead else None, terminal=lead):
+        trainer = build_trainer(config, run, device)
+        write_description(trainer)
+        if start is not None:
+            trainer.step = checkpoint.restore(
+                checkpoint.load(start),
+                method=trainer.method,
+                optimizer=trainer.optimizer,
+                scaler=trainer.precision.scaler,
+            )
+            log.info("continuing from step %d (%s)", trainer.step, start)
+        trainer.fit()
+        log.info("done: %s", run.path)
+
+
+def write_description(trainer: Trainer) -> None:
+    """Save config, derived numbers and environment, and print what a reader wants to know first."""
+    if comm.rank() != 0:
+        return
+    run, config = trainer.run, trainer.config
+    numbers = derived_numbers(trainer)
+    write_yaml(run.config_file, to_data(config))
+    write_yaml(run.path / "derived.yaml", numbers)
+    facts: dict[str, Any] = environment(comm.world_size(), str(trainer.device))
+    write_atomically(run.path / "environment.json", json.dumps(facts, indent=1) + "\n")
+    parameters = sum(p.numel() for p in trainer.method.backbone.parameters())
+    log.info(
+        "%s with %s (%.2f M parameters) on %s: %s",
+        config.method.name,
+        config.backbone.name,
+        parameters / 1e6,
+        config.dataset.name,
+        Path(run.path),
+    )
+    for name, arithmetic in numbers.items():
+        log.info("  %s: %s", name, arithmetic)
+    sys.stdout.flush()

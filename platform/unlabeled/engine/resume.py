@@ -1,0 +1,67 @@
+"""Which checkpoint a run starts from, and whether it belongs to the same run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from unlabeled.config.check import to_data
+from unlabeled.config.schema import PretrainConfig
+from unlabeled.engine import checkpoint
+from unlabeled.engine.run_directory import RunDirectory
+from unlabeled.errors import CheckpointError, ConfigError
+
+FREE = ("run", "resume", "max_steps", "launch", "loader", "hooks", "checkpoint", "device", "threads", "plugins")
+"""Top-level keys that may change when a run is continued: none of them changes what is computed,
+but for the last bits (another device or number of threads adds in another order)."""
+
+
+def find_checkpoint(config: PretrainConfig, run: RunDirectory) -> Path | None:
+    """The checkpoint to continue from, or None for a fresh start.
+
+    `auto`: the newest one in the run directory, if the config there is the same; `never`: none, and
+    a run directory that holds checkpoints is refused; a path: a checkpoint or a run.
+    """
+    newest = checkpoint.newest(run.checkpoints)
+    if config.resume == "never":
+        if newest is not None:
+            raise ConfigError(
+                f"resume: never, but {run.path} holds a run ({newest.name}); give another run.dir"
+            )
+        return None
+    if config.resume != "auto":
+        return _named(Path(config.resume).expanduser())
+    if newest is None:
+        return None
+    changed = list(_differences(run.read_config(), to_data(config)))
+    if changed:
+        raise ConfigError(
+            [
+                f"run.dir: {run.path} holds a run with other settings; continue it with its own, or "
+                "give another run.dir",
+                *changed,
+            ]
+        )
+    return newest
+
+
+def _named(path: Path) -> Path:
+    if (path / "shared.pt").is_file():
+        return path
+    found = checkpoint.newest(path / "checkpoints")
+    if found is None:
+        raise CheckpointError(f"resume: {path} is neither a checkpoint nor a run that has one")
+    return found
+
+
+def _differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> Iterator[str]:
+    for key in {**old, **new}:
+        if not path and key in FREE:
+            continue
+        where = f"{path}.{key}" if path else key
+        before, now = old.get(key), new.get(key)
+        if isinstance(before, Mapping) and isinstance(now, Mapping):
+            yield from _differences(before, now, where)
+        elif before != now:
+            yield f"{where}: {before!r} in the run, {now!r} now"

@@ -1,0 +1,186 @@
+"""The training loop: one path for one CPU process, one GPU and many nodes; it knows no method."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from unlabeled.config.schema import PretrainConfig
+from unlabeled.data.types import Batch
+from unlabeled.distributed import comm
+from unlabeled.distributed.group import data_parallel, without_gradient_averaging
+from unlabeled.engine.data import TrainingData
+from unlabeled.engine.nonfinite import check_finite
+from unlabeled.engine.precision import Precision
+from unlabeled.engine.probe_data import ProbeData
+from unlabeled.engine.run_directory import RunDirectory
+from unlabeled.hooks.base import Hook, Record
+from unlabeled.meters.base import Meter
+from unlabeled.methods.base import Method, MethodOutput, Progress
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """The engine's own numbers."""
+
+    last_step: int
+    total_steps: int
+    steps_per_epoch: int
+    batch_size: int
+    accumulate_steps: int
+    clip_grad_norm: float | None
+
+
+class Trainer:
+    """Runs a method over its data; everything that differs between runs is handed in."""
+
+    def __init__(
+        self,
+        *,
+        method: Method,
+        data: TrainingData,
+        optimizer: torch.optim.Optimizer,
+        scheduler: Callable[[int], float],
+        precision: Precision,
+        meters: list[Meter],
+        hooks: list[Hook],
+        run: RunDirectory,
+        settings: LoopSettings,
+        device: torch.device,
+        config: PretrainConfig,
+        probe_data: ProbeData | str,
+    ) -> None:
+        self.method, self.data, self.optimizer, self.scheduler = method, data, optimizer, scheduler
+        self.precision, self.meters, self.hooks = precision, meters, hooks
+        self.run, self.settings, self.device = run, settings, device
+        self.config, self.probe_data = config, probe_data
+        self.step = 0
+        self.parallel = data_parallel(method, device)
+
+    @property
+    def progress(self) -> Progress:
+        """Where the run stands."""
+        return Progress(self.step, self.settings.steps_per_epoch, self.settings.total_steps)
+
+    def fit(self) -> None:
+        """Train from `self.step` (0, or what a checkpoint said) to the last step."""
+        self.method.train()
+        for hook in self.hooks:
+            hook.before_fit(self)
+        batches = self.data.training(self.step, self.settings.last_step)
+        while self.step < self.settings.last_step:
+            if self.progress.epoch_step == 0:
+                self.start_epoch()
+            started = time.perf_counter()
+            micro_batches = self.fetch(batches)
+            waited = time.perf_counter() - started
+            learning_rate = self.set_learning_rate()
+            outputs = self.forward_backward(micro_batches)
+            loss = check_finite(outputs, micro_batches, self.run, self.step)
+            self.update()
+            self.step += 1
+            seconds = time.perf_counter() - started
+            self.after_step(self.record(outputs, loss, learning_rate, seconds, waited))
+        for hook in self.hooks:
+            hook.after_fit(self)
+
+    def start_epoch(self) -> None:
+        """Let the method make its codes and the meters forget the last epoch."""
+        with self.precision.autocast():
+            numbers = self.method.start_epoch(self.progress, self.data.initial_pass)
+        if numbers:
+            record = {"phase": "epoch_start", "step": self.step, "epoch": self.progress.epoch, **numbers}
+            for hook in self.hooks:
+                hook.epoch_started(self, record)
+        for meter in self.meters:
+            meter.reset()
+
+    def fetch(self, batches: Iterator[Batch]) -> list[Batch]:
+        """The micro-batches of one step, on the device and without labels unless the method needs them."""
+        found = [next(batches) for _ in range(self.settings.accumulate_steps)]
+        return found if self.method.needs_labels else [batch.without_labels() for batch in found]
+
+    def set_learning_rate(self) -> float:
+        """The schedule's value for this step, written before the step as the official code does."""
+        value = self.scheduler(self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = value
+        return value
+
+    def forward_backward(self, micro_batches: list[Batch]) -> list[MethodOutput]:
+        """Gradients of the mean loss over micro-batches and ranks."""
+        with torch.no_grad(), self.precision.autocast():
+            self.method.before_step(self.progress, micro_batches)
+        self.optimizer.zero_grad(set_to_none=True)
+        outputs = []
+        for micro_step, batch in enumerate(micro_batches):
+            if micro_step < len(micro_batches) - 1:
+                with without_gradient_averaging(self.parallel):
+                    outputs.append(self._forward_backward(batch, micro_step))
+            else:
+                outputs.append(self._forward_backward(batch, micro_step))
+        self.method.after_backward(self.progress)
+        return outputs
+
+    def _forward_backward(self, batch: Batch, micro_step: int) -> MethodOutput:
+        with self.precision.autocast():
+            output: MethodOutput = self.parallel(batch, micro_step)
+        self.precision.backward(output.loss / self.settings.accumulate_steps)
+        return output
+
+    def update(self) -> None:
+        """Clip, step the optimizer, and let the method follow."""
+        self.precision.unscale(self.optimizer)
+        if self.settings.clip_grad_norm is not None:
+            torch.nn.utils.clip_grad_norm_(self.method.parameters(), self.settings.clip_grad_norm)
+        self.precision.step(self.optimizer)
+        with torch.no_grad():
+            self.method.after_update(self.progress)
+
+    def record(
+        self, outputs: list[MethodOutput], loss: float, lr: float, seconds: float, waited: float
+    ) -> Record:
+        """One line of metrics.jsonl: the loss is the mean over ranks and micro-batches."""
+        scalars = {key: _mean([o.scalars[key] for o in outputs]) for key in outputs[0].scalars}
+        for output in outputs:
+            for meter in self.meters:
+                meter.update(output)
+        return {
+            "phase": "train",
+            "step": self.step,
+            "samples": self.step * self.settings.batch_size,
+            "epoch": self.step / self.settings.steps_per_epoch,
+            "loss": loss,
+            "lr": lr,
+            **scalars,
+            "img_per_s": self.settings.batch_size / seconds,
+            "data_wait": waited / seconds,
+        }
+
+    def after_step(self, record: Record) -> None:
+        """Tell the hooks; at the end of an epoch, the meters' numbers too."""
+        for hook in self.hooks:
+            hook.after_step(self, record)
+        if self.progress.epoch_step == 0 or self.step == self.settings.last_step:
+            epoch: Record = {
+                "phase": "epoch",
+                "step": self.step,
+                "samples": record["samples"],
+                "epoch": record["epoch"],
+                "loss": record["loss"],
+            }
+            for meter in self.meters:
+                epoch.update(meter.compute())
+            for hook in self.hooks:
+                hook.after_epoch(self, epoch)
+        for hook in self.hooks:
+            hook.step_done(self)
+
+
+def _mean(values: list[Tensor]) -> float:
+    mean = torch.stack([v.detach().float() for v in values]).mean()
+    return float(comm.all_reduce_sum(mean) / comm.world_size())

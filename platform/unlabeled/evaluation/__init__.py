@@ -1,0 +1,1 @@
+"""What the features are worth: frozen features, benchmarks and their results."""

@@ -1,0 +1,168 @@
+"""The linear probe: how much of the classes a hyperplane finds in frozen features."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Literal
+
+import torch
+from torch import Tensor, nn
+
+from unlabeled.data.transforms.base import Pipeline
+from unlabeled.data.transforms.random_crop import RandomCrop
+from unlabeled.evaluation.accuracy import top_accuracy
+from unlabeled.evaluation.benchmarks.base import Benchmark, Probe, require_labels
+from unlabeled.evaluation.classifier import Feed, cosine_rate, fit, step_rate
+from unlabeled.evaluation.features import FeatureSet
+from unlabeled.evaluation.feeds import augmented_feed, cached_feed
+from unlabeled.registry import Component, get, register
+
+log = logging.getLogger(__name__)
+
+# Test rows classified at once: 8192 x 2048 float32 = 64 MB on the device.
+TEST_BLOCK = 8192
+
+Scaling = Callable[[Tensor], Tensor]
+
+
+def _random_crop() -> Component:
+    return Component("transform", "random_crop", RandomCrop.Config())
+
+
+@register("benchmark", "linear")
+class Linear(Benchmark):
+    """Linear classification of frozen features, by SwAV's protocol.
+
+    Cross-entropy of W f + b, minimised by SGD on every training image, augmented anew each epoch
+    (`augment`) or seen once under the evaluation view, which takes seconds on a CPU. Metrics, in
+    percent: top1 and top5 after the last epoch, and top1_best, the best epoch chosen on the test
+    split. Official SwAV and DINO numbers are of the best epoch; compare those with top1_best.
+    Raises DataError without labels or with differing classes, DivergenceError when the loss does.
+    Under DDP the ranks share the encoding; each takes the same steps on whole batches.
+    Reference: Caron et al., SwAV, arXiv:2006.09882, appendix A.3, and its eval_linear.py.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Fields of `configs/benchmark/linear.yaml`."""
+
+        epochs: int = 100
+        """Passes over the training split (SwAV A.3)."""
+        batch_size: int = 256
+        """Images per step, over all ranks (SwAV A.3)."""
+        lr: float = 0.3
+        """Learning rate of the first epoch (SwAV A.3: 0.3 at batch size 256)."""
+        lr_reference_batch_size: int | None = None
+        """Multiply lr by batch_size / this; null takes lr as it is, like SwAV."""
+        momentum: float = 0.9
+        """SGD momentum, without Nesterov (SwAV eval_linear.py)."""
+        weight_decay: float = 1e-6
+        """L2 penalty on weight and bias (SwAV A.3)."""
+        schedule: Literal["cosine", "step"] = "cosine"
+        """Per epoch: cosine towards 0 (SwAV A.3), or x decay_factor at decay_epochs."""
+        decay_epochs: list[int] = field(default_factory=lambda: [60, 80])
+        """Epochs at which schedule=step lowers the rate (SwAV eval_linear.py)."""
+        decay_factor: float = 0.1
+        """What schedule=step multiplies the rate by (SwAV eval_linear.py)."""
+        normalize_features: Literal["none", "standardize"] = "none"
+        """standardize: zero mean and unit variance per dimension, by training features under the
+        evaluation view. Not SwAV's protocol; for features of arbitrary scale, such as pixels."""
+        augment: bool = True
+        """Encode new training views every epoch (SwAV); false: encode every image once."""
+        train_transform: Annotated[Component, "transform"] = field(default_factory=_random_crop)
+        """The training view (SwAV A.3: random resized crop and flip); unused without augment."""
+
+        def problems(self) -> Iterator[tuple[str, str]]:
+            """Ranges, and the number of training views."""
+            for name in ("epochs", "batch_size", "lr", "lr_reference_batch_size", "decay_factor"):
+                value = getattr(self, name)
+                if value is not None and value <= 0:
+                    yield name, f"must be positive, got {value}"
+            if not 0 <= self.momentum < 1:
+                yield "momentum", f"must be in [0, 1), got {self.momentum}"
+            if self.weight_decay < 0:
+                yield "weight_decay", f"must be 0 or more, got {self.weight_decay}"
+            if not issubclass(get("transform", self.train_transform.name), Pipeline):
+                yield "train_transform", f"{self.train_transform.name!r} makes no view by itself"
+            elif (views := len(self.train_transform.build().views)) != 1:
+                yield "train_transform", f"must emit one view, not {views}; try random_crop"
+
+        def learning_rate(self, epoch: int) -> float:
+            """The rate of a whole epoch."""
+            lr = self.lr
+            if self.lr_reference_batch_size is not None:
+                lr *= self.batch_size / self.lr_reference_batch_size
+            if self.schedule == "cosine":
+                return cosine_rate(lr, epoch, self.epochs)
+            return step_rate(lr, epoch, self.decay_epochs, self.decay_factor)
+
+    config: Config
+
+    @property
+    def protocol(self) -> str:
+        views = "augmented training views" if self.config.augment else "each image encoded once"
+        scale = "standardised" if self.config.normalize_features == "standardize" else "frozen"
+        return (
+            f"linear classifier on {scale} features, {views}, {self.config.epochs} epochs, "
+            f"SGD {self.config.learning_rate(0):g}, batch {self.config.batch_size}, last epoch "
+            "(SwAV, arXiv:2006.09882, A.3)"
+        )
+
+    def run(self, probe: Probe) -> dict[str, float]:
+        require_labels(probe)
+        scale = self._scaling(probe)
+        test = probe.features("test")
+        top1 = []
+        for epoch, classifier in enumerate(self.train(probe, scale)):
+            scores, labels = classify(classifier, test, scale, probe.device)
+            top1.append(top_accuracy(scores, labels, 1))
+            log.info("linear epoch %d/%d: top1 %.2f", epoch + 1, self.config.epochs, top1[-1])
+        top5 = top_accuracy(scores, labels, 5)
+        return {"top1": top1[-1], "top1_best": max(top1), "top5": top5}
+
+    def train(self, probe: Probe, scale: Scaling) -> Iterator[nn.Linear]:
+        """The classifier after every epoch; nothing of the test split is looked at."""
+        feed = self._feed(probe)
+        return fit(
+            lambda epoch: ((scale(features), labels) for features, labels in feed(epoch)),
+            self.config,
+            feature_dim=probe.feature_dim,
+            num_classes=probe.train.num_classes,
+            seed=probe.seed,
+            device=probe.device,
+        )
+
+    def _feed(self, probe: Probe) -> Feed:
+        if self.config.augment:
+            pipeline = self.config.train_transform.build()
+            return augmented_feed(probe, pipeline, batch_size=self.config.batch_size)
+        return cached_feed(
+            probe.features("train"),
+            batch_size=self.config.batch_size,
+            seed=probe.seed,
+            device=probe.device,
+        )
+
+    def _scaling(self, probe: Probe) -> Scaling:
+        if self.config.normalize_features == "none":
+            return lambda features: features
+        train = probe.features("train").features
+        std, mean = torch.std_mean(train, dim=0, correction=0)  # [D], [D]
+        std, mean = std.where(std > 0, 1.0).to(probe.device), mean.to(probe.device)
+        return lambda features: (features - mean) / std
+
+
+@torch.no_grad()
+def classify(
+    classifier: nn.Linear,
+    test: FeatureSet,
+    scale: Scaling,
+    device: torch.device,
+) -> tuple[Tensor, Tensor]:
+    """Scores [N, C] and labels [N] of a split, on the device."""
+    assert test.labels is not None
+    blocks = torch.split(test.features, TEST_BLOCK)
+    scores = torch.cat([classifier(scale(rows.to(device))) for rows in blocks])
+    return scores, test.labels.to(device)

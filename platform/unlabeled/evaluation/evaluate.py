@@ -1,0 +1,91 @@
+"""The job of `unlabeled evaluate`: one benchmark on one set of weights."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+import torch
+
+from unlabeled.config.check import to_data
+from unlabeled.config.schema import EvaluateConfig
+from unlabeled.data.normalize import Normalize
+from unlabeled.distributed import comm
+from unlabeled.engine.logs import log_to
+from unlabeled.errors import EnvironmentProblem
+from unlabeled.evaluation.benchmarks.base import Probe
+from unlabeled.evaluation.features import FeatureSet
+from unlabeled.evaluation.results import Result, format_table, result_rows, write_result
+from unlabeled.evaluation.subject import Subject, frozen, load_subject
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(config: EvaluateConfig, device: torch.device) -> None:
+    """Measure, print, and write the result file."""
+    subject = load_subject(config)
+    file = None if subject.run is None else subject.run.log_file
+    with log_to(file if comm.rank() == 0 else None, terminal=comm.rank() == 0):
+        result = measure(config, subject, device)
+        if comm.rank() == 0:
+            log.info("%s", result.protocol)
+            log.info("%s", format_table(result_rows([result])))
+            for path in result_paths(config, subject):
+                save_result(path, result)
+
+
+def measure(
+    config: EvaluateConfig,
+    subject: Subject,
+    device: torch.device,
+    cache: dict[str, FeatureSet] | None = None,
+) -> Result:
+    """Run the benchmark; `cache` shares features between benchmarks of the same subject."""
+    started = time.monotonic()
+    backbone = frozen(subject.backbone, device)
+    test = subject.dataset.build(split="test")
+    probe = Probe(
+        encode=backbone,
+        feature_dim=subject.feature_dim,
+        train=subject.dataset.build(split="train"),
+        test=test,
+        pipeline=subject.transform.build(),
+        normalize=Normalize(subject.normalization, device),
+        device=device,
+        batch_size=config.batch_size,
+        workers=config.loader.workers,
+        seed=config.seed,
+        cache={} if cache is None else cache,
+    )
+    benchmark = config.benchmark.build()
+    metrics = benchmark.run(probe)
+    return Result(
+        benchmark=config.benchmark.name,
+        protocol=benchmark.protocol,
+        metrics=metrics,
+        dataset=subject.dataset.name,
+        fingerprint=test.fingerprint(),
+        weights=config.weights,
+        seed=config.seed,
+        seconds=time.monotonic() - started,
+        config=to_data(config),
+    )
+
+
+def result_paths(config: EvaluateConfig, subject: Subject) -> list[Path]:
+    """`out`, or the run's own results folder; nothing for weights that belong to no run."""
+    if config.out is not None:
+        return [Path(config.out).expanduser()]
+    if subject.run is not None:
+        return [subject.run.results / f"{config.benchmark.name}.json"]
+    return []
+
+
+def save_result(path: Path, result: Result) -> None:
+    """Write one result file; a full disk or a read-only folder is named."""
+    try:
+        write_result(path, result)
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {path}: {error.strerror}") from error
+    log.info("written: %s", path)

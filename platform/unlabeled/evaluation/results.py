@@ -1,0 +1,99 @@
+"""The result files of a run directory, and the table that the terminal shows of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+from unlabeled.errors import DataError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Result:
+    """One evaluation; the fields are the keys of `results/<benchmark>.json`."""
+
+    benchmark: str
+    protocol: str
+    metrics: dict[str, float]
+    dataset: str
+    fingerprint: str
+    """`Source.fingerprint` of what was measured on: equal ones make numbers comparable."""
+    weights: str
+    seed: int
+    seconds: float
+    config: dict[str, Any]
+
+
+def write_result(path: str | os.PathLike[str], result: Result) -> None:
+    """Write a result as JSON: beside its place first, then renamed, so that no reader sees half.
+
+    Makes missing folders and replaces an older result; a metric that is NaN raises ValueError.
+    """
+    path = Path(path)
+    text = json.dumps(asdict(result), indent=2, allow_nan=False)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        with beside.open("w", encoding="utf-8") as file:
+            file.write(text + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def read_results(folder: str | os.PathLike[str]) -> list[Result]:
+    """All results of a folder, by file name; none for a folder that does not exist."""
+    return [_read(path) for path in sorted(Path(folder).glob("*.json"))]
+
+
+def _read(path: Path) -> Result:
+    names = [field.name for field in fields(Result)]
+    try:
+        data = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} is not JSON ({error}); evaluate again or remove it") from error
+    missing = [name for name in names if not isinstance(data, dict) or name not in data]
+    if missing:
+        raise DataError(f"{path} is no result: {', '.join(missing)} missing; remove it")
+    return Result(**{name: data[name] for name in names})
+
+
+def result_rows(results: Sequence[Result]) -> list[dict[str, object]]:
+    """A table row per result: what was measured on what, then its metrics."""
+    return [
+        {"benchmark": r.benchmark, "dataset": r.dataset, "weights": r.weights, **r.metrics}
+        for r in results
+    ]
+
+
+def format_table(rows: Sequence[Mapping[str, object]]) -> str:
+    """Rows as aligned text: a column per key, in the order of first appearance.
+
+    Numbers are aligned right and floats have two decimals; a key that a row lacks is left blank.
+    """
+    if not rows:
+        return ""
+    columns = list(dict.fromkeys(key for row in rows for key in row))
+    cells = [columns, *([_cell(row.get(column)) for column in columns] for row in rows)]
+    widths = [max(len(line[i]) for line in cells) for i in range(len(columns))]
+    right = [any(isinstance(row.get(column), int | float) for row in rows) for column in columns]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(line, widths, right, strict=True)
+        ).rstrip()
+        for line in [cells[0], ["-" * width for width in widths], *cells[1:]]
+    ]
+    return "\n".join(lines)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return f"{value:.2f}" if isinstance(value, float) else str(value)

@@ -1,0 +1,156 @@
+"""What is evaluated: a backbone, how its images are prepared, and where it came from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from unlabeled.config.check import build_config
+from unlabeled.config.schema import EvaluateConfig, Normalization, PretrainConfig
+from unlabeled.engine import checkpoint
+from unlabeled.engine.build import seed_everything
+from unlabeled.engine.run_directory import RunDirectory
+from unlabeled.errors import CheckpointError, ConfigError
+from unlabeled.models.backbone_files import load_backbone_state, load_into
+from unlabeled.registry import Component, get, load_plugins
+
+IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A backbone ready to encode, with the data and the view it is measured on."""
+
+    backbone: nn.Module
+    dataset: Component
+    transform: Component
+    normalization: Normalization
+    run: RunDirectory | None
+    """The run that the weights belong to, which is where results go."""
+
+    @property
+    def feature_dim(self) -> int:
+        """Width of the features."""
+        return int(self.backbone.feature_dim)
+
+
+def load_subject(config: EvaluateConfig) -> Subject:
+    """The subject that `weights` names; what the command leaves open comes from the run, or `like`."""
+    run = _run_of(config.weights)
+    reference = run or (RunDirectory(config.like) if config.like else None)
+    known = _run_config(reference) if reference else None
+    dataset = config.dataset or (known.dataset if known else None)
+    if dataset is None:
+        raise ConfigError(
+            f"dataset: weights={config.weights} does not say what to measure on; give dataset=... or "
+            "like=<run>"
+        )
+    return Subject(
+        backbone=_backbone(config, known),
+        dataset=dataset,
+        transform=config.eval_transform
+        or (known.eval_transform if known else _default_transform()),
+        normalization=config.normalization or (known.normalization if known else IMAGENET),
+        run=run,
+    )
+
+
+def _default_transform() -> Component:
+    return Component("transform", "center_crop", get("transform", "center_crop").Config())
+
+
+def _run_of(weights: str) -> RunDirectory | None:
+    """The run that a path belongs to: the run itself, one of its checkpoints or its exported weights."""
+    path = Path(weights).expanduser()
+    if not path.exists():
+        return None
+    for folder in (path, *path.absolute().parents[:3]):
+        if (folder / "config.yaml").is_file():
+            return RunDirectory(folder)
+    return None
+
+
+def _run_config(run: RunDirectory) -> PretrainConfig:
+    data = run.read_config()
+    load_plugins(list(data.get("plugins") or []))
+    try:
+        return build_config(PretrainConfig, data)
+    except ConfigError as error:
+        raise CheckpointError(f"{run.config_file}: not a config of this version: {error}") from error
+
+
+def _backbone(config: EvaluateConfig, known: PretrainConfig | None) -> nn.Module:
+    """Build the architecture and fill it."""
+    if config.weights.startswith("torchvision:"):
+        return _torchvision_backbone(config.weights.removeprefix("torchvision:"))
+    component = config.backbone or (known.backbone if known else None)
+    if component is None:
+        raise ConfigError(
+            f"backbone: weights={config.weights} does not say its architecture; give backbone=... or "
+            "like=<run>"
+        )
+    seed_everything(known.seed if known else config.seed, rank=0)
+    backbone: nn.Module = component.build()
+    if config.weights != "random":
+        load_into(backbone, _state(Path(config.weights).expanduser()), origin=config.weights)
+    return backbone
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    """The backbone's tensors in a run, a checkpoint or a file."""
+    if not path.exists():
+        raise CheckpointError(
+            f"weights: {path} does not exist; give a run, a checkpoint, a .safetensors file, "
+            "torchvision:<name> or random"
+        )
+    if path.is_file():
+        return load_backbone_state(path)
+    exported = path / "weights" / "backbone.safetensors"
+    if exported.is_file():
+        return load_backbone_state(exported)
+    folder = path if (path / "shared.pt").is_file() else checkpoint.newest(path / "checkpoints")
+    if folder is None:
+        raise CheckpointError(f"weights: {path} holds neither exported weights nor a checkpoint")
+    state: dict[str, Tensor] = checkpoint.load(folder).shared["method"]
+    prefix = "backbone."
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+
+
+class _TorchvisionBackbone(nn.Module):
+    """A torchvision classifier without its last layer."""
+
+    def __init__(self, model: nn.Module, feature_dim: int) -> None:
+        super().__init__()
+        self.model, self.feature_dim = model, feature_dim
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Pooled features."""
+        features: Tensor = self.model(images)
+        return features
+
+
+def _torchvision_backbone(name: str) -> nn.Module:
+    """torchvision's model with its default weights (downloaded by torchvision at the first use)."""
+    if name not in torchvision.models.list_models():
+        raise ConfigError(f"weights: torchvision has no model {name!r}")
+    try:
+        model = torchvision.models.get_model(name, weights="DEFAULT")
+    except OSError as error:
+        raise CheckpointError(
+            f"weights: torchvision could not fetch {name} ({error}); download it where there is a "
+            "network and set TORCH_HOME"
+        ) from error
+    classifier = getattr(model, "fc", None)
+    if not isinstance(classifier, nn.Linear):
+        raise ConfigError(f"weights: torchvision:{name} has no final `fc` layer to take off; use a ResNet")
+    model.fc = nn.Identity()
+    return _TorchvisionBackbone(model, classifier.in_features)
+
+
+def frozen(backbone: nn.Module, device: torch.device) -> nn.Module:
+    """The backbone on the device, in evaluation mode, without gradients."""
+    return backbone.to(device).eval().requires_grad_(False)

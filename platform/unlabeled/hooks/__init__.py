@@ -1,0 +1,1 @@
+"""Hooks: everything that happens around the training step."""

@@ -1,0 +1,79 @@
+"""Progress for people: a line every few seconds and one at the end of every epoch."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from unlabeled.hooks.base import Hook, Record
+from unlabeled.registry import register
+
+if TYPE_CHECKING:
+    from unlabeled.engine.trainer import Trainer
+
+log = logging.getLogger(__name__)
+SHOWN = ("knn_top1", "feature_std", "rank_me", "prototype_usage", "code_entropy")
+
+
+@register("hook", "console")
+class Console(Hook):
+    """Print step, loss, learning rate, images per second, share of time waiting for data, time left.
+
+    Printed on rank 0 and kept in log.txt. The time left extrapolates the speed since the start of
+    this process. Changes nothing of the training.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """How often."""
+
+        every_seconds: float = 10.0
+        """Least time between two progress lines."""
+
+        def problems(self) -> Iterator[tuple[str, str]]:
+            """Ranges."""
+            if self.every_seconds < 0:
+                yield "every_seconds", f"must be 0 or more, got {self.every_seconds}"
+
+    def before_fit(self, trainer: Trainer) -> None:
+        """Start the clock."""
+        self._started = self._printed = time.monotonic()
+        self._first_step = trainer.step
+
+    def after_step(self, trainer: Trainer, record: Record) -> None:
+        """A progress line, if the last one is old enough."""
+        now = time.monotonic()
+        if now - self._printed < self.config.every_seconds:
+            return
+        self._printed = now
+        done = trainer.step - self._first_step
+        left = (now - self._started) / done * (trainer.settings.last_step - trainer.step)
+        log.info(
+            "step %d/%d  epoch %.2f  loss %.4f  lr %.4g  %.0f img/s  data wait %.0f%%  %s left",
+            trainer.step,
+            trainer.settings.last_step,
+            record["epoch"],
+            record["loss"],
+            record["lr"],
+            record["img_per_s"],
+            100 * record["data_wait"],
+            duration(left),
+        )
+
+    def after_epoch(self, trainer: Trainer, record: Record) -> None:
+        """The epoch's probe and health numbers."""
+        shown = "  ".join(f"{key} {record[key]:.4g}" for key in SHOWN if key in record)
+        log.info("epoch %.4g done  loss %.4f  %s", record["epoch"], record["loss"], shown)
+
+
+def duration(seconds: float) -> str:
+    """`1d 02:03:04`, `2:03:04` or `3:04`."""
+    minutes, second = divmod(round(seconds), 60)
+    hours, minute = divmod(minutes, 60)
+    days, hour = divmod(hours, 24)
+    if days:
+        return f"{days}d {hour:02}:{minute:02}:{second:02}"
+    return f"{hour}:{minute:02}:{second:02}" if hour else f"{minute}:{second:02}"

@@ -1,0 +1,95 @@
+"""The online k-NN probe: what the features are worth while they are being learned."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from unlabeled.distributed.group import same_buffers
+from unlabeled.hooks.base import Hook, Record
+from unlabeled.registry import register
+
+if TYPE_CHECKING:
+    from unlabeled.engine.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+
+@register("hook", "knn_probe")
+class KnnProbe(Hook):
+    """Weighted k-NN accuracy of the current backbone on the labelled splits, every few epochs.
+
+    Votes exp(cosine / temperature) of the k nearest training images. Features come from the
+    evaluation view, in evaluation mode, without gradient: the probe changes no weight, no
+    statistic and no random state, and labels reach nothing but the printed number. Data sets
+    without labels or without a test split are passed over with one line in the log. Every rank
+    encodes its share. Reference: Wu et al., CVPR 2018; Caron et al., ICCV 2021.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Protocol and frequency."""
+
+        every_epochs: int = 1
+        """Epochs between two probes."""
+        k: int = 20
+        """Neighbours that vote."""
+        temperature: float = 0.07
+        """Temperature of the votes (DINO)."""
+        max_samples: int = 20_000
+        """Training images used as neighbours, evenly spaced over the data set."""
+
+        def problems(self) -> Iterator[tuple[str, str]]:
+            """Ranges."""
+            for name in ("every_epochs", "k", "temperature", "max_samples"):
+                if getattr(self, name) <= 0:
+                    yield name, f"must be positive, got {getattr(self, name)}"
+
+    def before_fit(self, trainer: Trainer) -> None:
+        """Say once when there is nothing to probe."""
+        if isinstance(trainer.probe_data, str):
+            log.info("no k-NN probe: %s", trainer.probe_data)
+
+    def after_epoch(self, trainer: Trainer, record: Record) -> None:
+        """Add `knn_top1` to the epoch's record."""
+        last = trainer.step == trainer.settings.last_step
+        whole = trainer.progress.epoch_step == 0 and trainer.progress.epoch % self.config.every_epochs == 0
+        data = trainer.probe_data
+        if isinstance(data, str) or not (last or whole):
+            return
+        from unlabeled.data.sources.subset import Subset
+        from unlabeled.evaluation.benchmarks.knn import knn_classify
+        from unlabeled.evaluation.features import extract
+
+        same_buffers(trainer.method, trainer.method.rank_buffers)
+        trainer.method.eval()
+        with torch.no_grad():
+            sets = [
+                extract(
+                    trainer.method.encode,
+                    source,
+                    data.pipeline,
+                    normalize=data.normalize,
+                    device=trainer.device,
+                    batch_size=data.batch_size,
+                    workers=data.workers,
+                )
+                for source in (Subset(data.train, self.config.max_samples), data.test)
+            ]
+        trainer.method.train()
+        train, test = sets
+        if len(train.features) < self.config.k:
+            return
+        scores = knn_classify(
+            train.features,
+            train.labels,
+            test.features,
+            k=self.config.k,
+            temperature=self.config.temperature,
+            num_classes=data.train.num_classes,
+        )
+        record["knn_top1"] = 100 * float((scores.argmax(1) == test.labels).float().mean())

@@ -1,0 +1,33 @@
+"""What every process of a job does first: threads, device, process group."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from unlabeled.distributed.group import process_group
+from unlabeled.engine.devices import choose_device, set_threads
+from unlabeled.launch.base import Job
+
+
+def work(
+    job: Job,
+    config: Any,
+    *,
+    rank: int,
+    world_size: int,
+    local_rank: int,
+    local_processes: int,
+    init_method: str,
+    timeout_seconds: float,
+) -> None:
+    """Run the job as rank `rank` of `world_size`."""
+    set_threads(config.threads, local_processes)
+    device = choose_device(config.device, local_rank)
+    with process_group(
+        rank=rank,
+        world_size=world_size,
+        init_method=init_method,
+        device=device,
+        timeout_seconds=timeout_seconds,
+    ):
+        job(config, device)

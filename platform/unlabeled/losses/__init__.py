@@ -1,0 +1,1 @@
+"""Losses: pure mathematics in float32, tensors in, scalar out."""

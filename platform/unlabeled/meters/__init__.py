@@ -1,0 +1,1 @@
+"""Meters: numbers about the features and the codes, gathered over an epoch."""

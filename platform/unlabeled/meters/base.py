@@ -1,0 +1,31 @@
+"""The contract of a meter."""
+
+from __future__ import annotations
+
+import abc
+
+from unlabeled.methods.base import Method, MethodOutput
+
+
+class Meter(abc.ABC):
+    """Numbers gathered over an epoch; the constructor is `__init__(self, config, *, method)`.
+
+    A meter changes nothing of the training and draws no random numbers from the global generators.
+    `compute` is called on every rank at the same time and may communicate.
+    """
+
+    def __init__(self, config: object, *, method: Method) -> None:
+        self.config = config
+        self.method = method
+
+    @abc.abstractmethod
+    def update(self, output: MethodOutput) -> None:
+        """Take in one micro-batch."""
+
+    @abc.abstractmethod
+    def compute(self) -> dict[str, float]:
+        """The numbers of the epoch, equal on every rank; empty if nothing was seen."""
+
+    @abc.abstractmethod
+    def reset(self) -> None:
+        """Forget the epoch."""

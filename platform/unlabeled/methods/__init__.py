@@ -1,0 +1,1 @@
+"""Methods: how backbone, head, loss and assigner make one training step."""

@@ -1,0 +1,115 @@
+"""The contract of a method: what the engine calls, and when."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from torch import Tensor, nn
+
+from unlabeled.data.types import Batch, ViewSpec
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a method may know about the data before training."""
+
+    num_samples: int
+    num_classes: int
+    views: tuple[ViewSpec, ...]
+    batch_size: int
+    """Global batch size, over all ranks and accumulated micro-batches."""
+    micro_batch_size: int
+    """Images a rank sees in one forward pass."""
+    steps_per_epoch: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where the run stands before a step; `epoch` and `epoch_step` follow from `step`."""
+
+    step: int
+    steps_per_epoch: int
+    total_steps: int
+
+    @property
+    def epoch(self) -> int:
+        """Epochs finished."""
+        return self.step // self.steps_per_epoch
+
+    @property
+    def epoch_step(self) -> int:
+        """Steps finished within the epoch."""
+        return self.step % self.steps_per_epoch
+
+
+@dataclass(frozen=True)
+class MethodOutput:
+    """One micro-batch's result.
+
+    loss: scalar to differentiate (mean over the rank's rows); scalars: numbers for the log;
+    embeddings: detached [N, D] and codes: detached [n, K] (rows sum to 1), for the meters.
+    """
+
+    loss: Tensor
+    scalars: dict[str, Tensor] = field(default_factory=dict)
+    embeddings: Tensor | None = None
+    codes: Tensor | None = None
+
+
+Pass = Callable[[], Iterable[Batch]]
+"""One pass over the rank's share of an epoch, in the order of that epoch, on the device."""
+
+
+class Method(nn.Module):
+    """Backbone, parts and state of one way to learn.
+
+    The constructor is `__init__(self, config, *, backbone, head, loss, assigner, facts)`; impossible
+    combinations raise ConfigError there. Queues, banks, teachers and prototypes are buffers or
+    parameters. Buffers named in `rank_buffers` differ between ranks and are stored per rank.
+
+    The engine calls, in this order:
+    `start_epoch` (before the first step of every epoch; not again when resuming inside one) ->
+    `before_step` (once a step, with all micro-batches) -> `forward` (each micro-batch) -> backward ->
+    `after_backward` -> optimizer -> `after_update`.
+    """
+
+    parts: ClassVar[frozenset[str]] = frozenset({"head", "loss"})
+    """The config slots that the method takes: of head, loss, assigner."""
+    needs_labels: ClassVar[bool] = False
+    """Whether batches keep their labels; a self-supervised method never sees any."""
+    needs_epochs: ClassVar[bool] = False
+    """Whether it revisits samples, and so cannot learn from a stream that is seen once."""
+
+    backbone: nn.Module
+    head: nn.Module
+    facts: DataFacts
+    rank_buffers: tuple[str, ...] = ()
+
+    def start_epoch(self, progress: Progress, initial_pass: Pass) -> dict[str, float]:
+        """Prepare an epoch; returns numbers for the log. `initial_pass` costs a pass over the data."""
+        return {}
+
+    def before_step(self, progress: Progress, micro_batches: Sequence[Batch]) -> None:
+        """Called under no_grad before the forward passes of a step."""
+
+    def forward(self, batch: Batch, micro_step: int) -> MethodOutput:
+        """Loss of one micro-batch; `micro_step` counts within the accumulated step."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward")
+
+    def after_backward(self, progress: Progress) -> None:
+        """Called when gradients are complete (averaged over ranks), before clipping."""
+
+    def after_update(self, progress: Progress) -> None:
+        """Called under no_grad after the optimizer step."""
+
+    def derived_numbers(self) -> dict[str, str]:
+        """Numbers of the method that follow from config and data, with their arithmetic."""
+        return {}
+
+    def encode(self, images: Tensor) -> Tensor:
+        """Features [B, feature_dim] of normalised images [B, 3, h, w]."""
+        features: Tensor = self.backbone(images)
+        return features

@@ -1,0 +1,138 @@
+"""What DeepCluster-v2 and SeLa-v2 share: codes of the whole data set, made once an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from unlabeled.data.types import Batch
+from unlabeled.distributed import comm
+from unlabeled.methods.base import DataFacts, Method, MethodOutput, Pass, Progress
+from unlabeled.methods.multi_crop import multi_crop_features
+from unlabeled.methods.requirements import check_assign_crops, check_prototypes
+
+IGNORED = -100
+"""Label of an image that no rank's bank holds; the loss skips it (torch's ignore_index)."""
+
+
+class OfflineClustering(Method):
+    """Classify every view into its image's cluster of the last epoch.
+
+    bank_features: [n_assign, slots, D] unit embeddings of the assign crops, overwritten slot by slot
+    during the epoch; bank_indices: [slots] their images; labels: [H, N] one clustering per prototype
+    set. Before the first epoch one pass of the data fills the bank. Prototype set h is clustered from
+    the bank of assign crop h mod n_assign. Banks differ between ranks and are stored per rank.
+    """
+
+    parts: ClassVar[frozenset[str]] = frozenset({"head", "loss", "assigner"})
+    needs_epochs: ClassVar[bool] = True
+    learns_prototypes: ClassVar[bool]
+
+    bank_features: Tensor
+    bank_indices: Tensor
+    bank_filled: Tensor
+    labels: Tensor
+
+    def __init__(
+        self,
+        config: Any,
+        *,
+        backbone: nn.Module,
+        head: nn.Module,
+        loss: nn.Module,
+        assigner: Any,
+        facts: DataFacts,
+    ) -> None:
+        super().__init__()
+        self.config, self.facts, self.assigner = config, facts, assigner
+        self.backbone, self.head, self.loss = backbone, head, loss
+        check_assign_crops(config.crops_for_assign, facts)
+        check_prototypes(head, facts)
+        slots = facts.steps_per_epoch * (facts.batch_size // comm.world_size())
+        crops = len(config.crops_for_assign)
+        self.register_buffer("bank_features", torch.zeros(crops, slots, head.output_dim))
+        self.register_buffer("bank_indices", torch.zeros(slots, dtype=torch.int64))
+        self.register_buffer("bank_filled", torch.zeros((), dtype=torch.bool))
+        sets = len(head.prototypes)
+        self.register_buffer("labels", torch.full((sets, facts.num_samples), IGNORED))
+        self.rank_buffers = ("bank_features", "bank_indices")
+        self.head.prototypes.requires_grad_(self.learns_prototypes)
+        self._slot = 0
+
+    def start_epoch(self, progress: Progress, initial_pass: Pass) -> dict[str, float]:
+        """Fill the banks if they are empty, then cluster them."""
+        with torch.no_grad():
+            if not self.bank_filled:
+                self._fill(initial_pass)
+            if self.learns_prototypes:
+                self.head.normalize_prototypes()
+            numbers: dict[str, float] = {}
+            for number, prototypes in enumerate(self.head.prototypes):
+                for key, value in self._cluster(number, prototypes, progress.epoch).items():
+                    numbers[f"{key}_{number}"] = value
+        return numbers
+
+    def before_step(self, progress: Progress, micro_batches: Sequence[Batch]) -> None:
+        """Remember which bank slots the step writes."""
+        if self.learns_prototypes:
+            self.head.normalize_prototypes()
+        self._slot = progress.epoch_step * sum(len(batch) for batch in micro_batches)
+
+    def forward(self, batch: Batch, micro_step: int) -> MethodOutput:
+        """Loss of one micro-batch against last epoch's clusters; its embeddings enter the bank."""
+        output = self.head(multi_crop_features(self.backbone, batch.views))
+        size = len(batch)
+        embeddings = output.embeddings.detach()  # [V*B, D]
+        start = self._slot + micro_step * size
+        crops = [embeddings[i * size : (i + 1) * size] for i in self.config.crops_for_assign]
+        self._store(start, batch.indices, crops)
+        targets = self.labels[:, batch.indices]  # [H, B]
+        loss = self.loss(output.scores, targets, len(batch.views))
+        known = (targets != IGNORED).float().mean()
+        return MethodOutput(
+            loss=loss,
+            scalars={"labelled_share": known},
+            embeddings=embeddings,
+            codes=self._one_hot(targets[0], output.scores[0].shape[1]),
+        )
+
+    def _fill(self, initial_pass: Pass) -> None:
+        """Each assign crop is forwarded on its own (official code), in training mode."""
+        start = 0
+        for batch in initial_pass():
+            crops = [
+                self.head(self.backbone(batch.views[i]).float()).embeddings
+                for i in self.config.crops_for_assign
+            ]
+            self._store(start, batch.indices, crops)
+            start += len(batch)
+        self.bank_filled.fill_(True)
+
+    def _store(self, start: int, indices: Tensor, crops: Sequence[Tensor]) -> None:
+        stop = start + len(indices)
+        self.bank_indices[start:stop] = indices
+        for n, rows in enumerate(crops):
+            self.bank_features[n, start:stop] = rows.float()
+
+    def _cluster(self, number: int, prototypes: nn.Linear, epoch: int) -> dict[str, float]:
+        """Cluster one bank; every image that any rank saw gets its label."""
+        codes = self.assigner.assign(
+            self.bank_features[number % len(self.bank_features)],
+            num_clusters=prototypes.out_features,
+            # A prime larger than any number of prototype sets keeps (epoch, set) pairs apart.
+            seed=self.facts.seed + 10_007 * epoch + number,
+            prototypes=prototypes.weight.detach(),
+        )
+        if codes.centroids is not None:
+            prototypes.weight.copy_(codes.centroids)
+        self.labels[number].fill_(IGNORED)
+        self.labels[number][comm.all_gather(self.bank_indices)] = comm.all_gather(codes.labels)
+        return dict(codes.scalars)
+
+    @staticmethod
+    def _one_hot(targets: Tensor, num_clusters: int) -> Tensor:
+        known = targets[targets != IGNORED]
+        return torch.nn.functional.one_hot(known, num_clusters).float()

@@ -1,0 +1,35 @@
+"""Checks that several methods make before training starts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import nn
+
+from unlabeled.errors import ConfigError
+from unlabeled.methods.base import DataFacts
+
+
+def check_assign_crops(crops: Sequence[int], facts: DataFacts) -> None:
+    """Every assign crop exists among the views of the transform."""
+    missing = [crop for crop in crops if not 0 <= crop < len(facts.views)]
+    if missing or not crops or len(set(crops)) != len(crops):
+        raise ConfigError(
+            f"method.crops_for_assign: {list(crops)} must be distinct numbers of the "
+            f"{len(facts.views)} views that the transform emits (0 to {len(facts.views) - 1})"
+        )
+
+
+def check_prototypes(head: nn.Module, facts: DataFacts) -> None:
+    """The head has prototypes, and not more than there are samples to share among them."""
+    prototypes = getattr(head, "prototypes", None)
+    if prototypes is None:
+        raise ConfigError(
+            f"head: this method needs prototypes and {type(head).__name__} has none; use head=prototypes"
+        )
+    largest = max(layer.out_features for layer in prototypes)
+    if largest > facts.num_samples:
+        raise ConfigError(
+            f"head.num_prototypes: {largest} prototypes for {facts.num_samples} training images; "
+            "a prototype needs several images to stand for, so give fewer prototypes"
+        )

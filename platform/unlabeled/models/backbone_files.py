@@ -1,0 +1,191 @@
+"""Backbones on disk: weights that load without this package, with a page that says how."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+import unlabeled
+from unlabeled.config.check import to_data
+from unlabeled.errors import CheckpointError, EnvironmentProblem
+from unlabeled.registry import Component
+
+WEIGHTS_NAME, CARD_NAME = "backbone.safetensors", "backbone.json"
+PICKLED = (".pt", ".pth", ".tar")
+"""Suffixes of torch.save's files; SwAV's published weights end in `.pth.tar`."""
+_SHOWN = 8
+"""Keys of each sort that an error lists."""
+
+
+def export_backbone(
+    backbone: nn.Module,
+    component: Component,
+    folder: Path,
+    *,
+    mean: Sequence[float],
+    std: Sequence[float],
+    image_size: int,
+) -> Path:
+    """Write `folder`/backbone.safetensors and backbone.json; returns the path of the weights.
+
+    mean and std are those of the training images, in RGB order of pixels scaled to [0, 1];
+    image_size is the side of the largest training crop in pixels.
+    Each file is written beside and renamed, so a reader meets the old file or the new one and
+    never a part. A disk that is full or read-only raises EnvironmentProblem.
+    DDP: call it on one rank, with the bare backbone.
+    """
+    state = {
+        name: tensor.detach().to("cpu", copy=True).contiguous()
+        for name, tensor in backbone.state_dict().items()
+    }
+    card = {
+        "architecture": to_data(component),
+        "feature_dim": backbone.feature_dim,
+        "normalisation": {"mean": list(mean), "std": list(std)},
+        "image_size": image_size,
+        "unlabeled_version": unlabeled.__version__,
+        "how_to_load": _how_to_load(backbone),
+    }
+    text = json.dumps(card, indent=2) + "\n"
+    _write(folder / WEIGHTS_NAME, lambda path: safetensors.torch.save_file(state, path))
+    _write(folder / CARD_NAME, lambda path: path.write_text(text, encoding="utf-8"))
+    return folder / WEIGHTS_NAME
+
+
+def load_backbone_state(path: Path) -> dict[str, Tensor]:
+    """The tensors of a weights file by name, on the CPU.
+
+    Reads .safetensors, and .pt, .pth and .pth.tar as data (weights_only: no code of the file runs).
+    A file that is missing, damaged, of another sort, or not a flat mapping of names to tensors
+    raises CheckpointError.
+    """
+    if not path.is_file():
+        raise CheckpointError(f"there is no weights file {path}")
+    if path.suffix == ".safetensors":
+        return _read_safetensors(path)
+    if path.suffix in PICKLED:
+        return _flat(path, _read_pickled(path))
+    raise CheckpointError(
+        f"{path}: unknown kind of weights file {path.suffix!r}; "
+        f"accepted: .safetensors, {', '.join(PICKLED)}"
+    )
+
+
+def load_into(backbone: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """Copy `state` into the backbone; every name and shape must agree.
+
+    Otherwise CheckpointError lists what differs, and the backbone is left as it was. `origin` is
+    where the weights come from, for the message.
+    """
+    own = backbone.state_dict()
+    missing = [name for name in own if name not in state]
+    unexpected = [name for name in state if name not in own]
+    differing = [
+        f"{name} {list(state[name].shape)} instead of {list(own[name].shape)}"
+        for name in own
+        if name in state and state[name].shape != own[name].shape
+    ]
+    faults = [
+        _listed("missing", missing),
+        _listed("unexpected", unexpected),
+        _listed("of another shape", differing),
+    ]
+    if any(faults):
+        raise CheckpointError(
+            f"the weights of {origin} do not fit the backbone ({type(backbone).__name__}, "
+            f"feature_dim {backbone.feature_dim}):\n" + "\n".join(filter(None, faults)) + "\n"
+            "Choose the backbone that they were trained with, or rename the keys first."
+        )
+    backbone.load_state_dict(dict(state), strict=True)
+
+
+def _how_to_load(backbone: nn.Module) -> list[str]:
+    """Lines of Python that rebuild the backbone as `m`, load the weights and compute features."""
+    build = getattr(backbone, "how_to_load", None)
+    if build is None:
+        return ["Build the architecture above, then load the tensors: the names are its own."]
+    return [
+        *str(build).split("\n"),
+        "from safetensors.torch import load_file",
+        f"m.load_state_dict(load_file({WEIGHTS_NAME!r}))",
+        "m.eval()  # m(images [B, 3, h, w], scaled to [0, 1] and normalised) -> [B, feature_dim]",
+    ]
+
+
+def _write(path: Path, writer: Callable[[Path], Any]) -> None:
+    """Write beside, flush to the disk, then rename over `path`."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        writer(beside)
+        with beside.open("rb+") as written:
+            os.fsync(written.fileno())
+        os.replace(beside, path)
+    except (OSError, SafetensorError) as error:
+        raise EnvironmentProblem(
+            f"cannot write {path}: {error}; free some space or choose another run.dir"
+        ) from error
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return safetensors.torch.load_file(path)
+    except (SafetensorError, OSError) as error:
+        raise _unreadable(path, error) from error
+
+
+def _read_pickled(path: Path) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except (
+        pickle.UnpicklingError,
+        OSError,
+        EOFError,
+        RuntimeError,
+        LookupError,
+        ValueError,
+        TypeError,
+        AttributeError,
+        AssertionError,
+    ) as error:  # what torch's restricted unpickler raises on damaged bytes, found by trying
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    return CheckpointError(
+        f"cannot read the weights {path}: {reason}; the file is damaged or of another sort, "
+        "fetch or export it again"
+    )
+
+
+def _flat(path: Path, content: Any) -> dict[str, Tensor]:
+    """`content` if it maps names to tensors."""
+    if not isinstance(content, Mapping):
+        raise CheckpointError(f"{path}: expected names and tensors, got {type(content).__name__}")
+    others = [str(name) for name, value in content.items() if not isinstance(value, Tensor)]
+    if others:
+        raise CheckpointError(
+            f"{path}: expected tensors alone, but {_listed('other entries', others)}; "
+            "save the backbone's own state dict as a flat mapping of names to tensors"
+        )
+    return {str(name): tensor for name, tensor in content.items()}
+
+
+def _listed(what: str, names: list[str]) -> str:
+    """`what (count): first names`, or nothing."""
+    if not names:
+        return ""
+    more = ", ..." if len(names) > _SHOWN else ""
+    return f"{what} ({len(names)}): {', '.join(names[:_SHOWN])}{more}"

@@ -1,0 +1,1 @@
+"""Heads: pooled features to what a loss compares."""

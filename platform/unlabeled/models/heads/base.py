@@ -1,0 +1,15 @@
+"""What a head returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class HeadOutput:
+    """embeddings: [N, D] (L2-normalised where the head says so); scores: per prototype set [N, K_h]."""
+
+    embeddings: Tensor
+    scores: list[Tensor] = field(default_factory=list)

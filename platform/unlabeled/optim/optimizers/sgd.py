@@ -1,0 +1,50 @@
+"""Plain SGD, as linear probes, fine-tuning and MoCo use it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+
+from unlabeled.optim.parameter_groups import NamedParameters, parameter_groups
+from unlabeled.registry import register
+
+
+@register("optimizer", "sgd")
+class SGD(torch.optim.SGD):
+    """Stochastic gradient descent with momentum: m <- momentum m + g + wd p; p <- p - lr m.
+
+    DDP: gradients are averaged before the step, so every rank computes the same update.
+    Reference: torch.optim.SGD.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        """Fields of the optimizer."""
+
+        momentum: float = 0.9
+        """Share of the previous update that is kept."""
+        weight_decay: float = 1e-4
+        """L2 penalty added to the gradient (MoCo: 1e-4; SwAV's linear probe: 1e-6)."""
+        nesterov: bool = False
+        """Look-ahead momentum."""
+        exclude_bias_and_norm: bool = False
+        """Do not decay 1-D parameters and biases."""
+
+        def problems(self) -> Iterator[tuple[str, str]]:
+            """Faults of the values."""
+            if not 0 <= self.momentum < 1:
+                yield "momentum", f"must lie in [0, 1), got {self.momentum}; 0.9 is usual"
+            if self.weight_decay < 0:
+                yield "weight_decay", f"must not be negative, got {self.weight_decay}"
+            if self.nesterov and self.momentum == 0:
+                yield "nesterov", "needs momentum > 0, got momentum 0; set nesterov=false"
+
+    def __init__(self, config: Config, *, named_parameters: NamedParameters) -> None:
+        groups = parameter_groups(
+            named_parameters,
+            weight_decay=config.weight_decay,
+            exclude_bias_and_norm=config.exclude_bias_and_norm,
+        )
+        super().__init__(groups, lr=0.0, momentum=config.momentum, nesterov=config.nesterov)

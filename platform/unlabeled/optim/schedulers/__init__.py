@@ -1,0 +1,1 @@
+"""Schedules: pure functions from the step to a value."""

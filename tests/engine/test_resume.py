@@ -1,0 +1,104 @@
+"""A run that was killed and continued equals the run that was left alone, bit for bit."""
+
+from __future__ import annotations
+
+import random
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests_support.command import TINY, unlabeled
+from torch import Tensor
+
+from unlabeled.engine import checkpoint
+from unlabeled.engine.run_directory import RunDirectory
+
+METHODS = ["swav", "deepcluster_v2", "sela_v2", "simclr", "supervised"]
+EXTRA = {"swav": ["method.queue_samples=24", "method.queue_start_epoch=1"]}
+STEPS = 12
+
+
+def arguments(method: str, run: Path, *more: str) -> list[str]:
+    extra = [*EXTRA.get(method, []), *more]
+    return ["pretrain", *TINY, f"method={method}", f"run.dir={run}", "checkpoint.every_steps=1", *extra]
+
+
+def losses(run: Path) -> dict[int, float]:
+    return {r["step"]: r["loss"] for r in RunDirectory(run).metrics() if r["phase"] == "train"}
+
+
+def tensors(value: Any, path: str = "") -> dict[str, Tensor]:
+    """Every tensor of a checkpoint by its path."""
+    if isinstance(value, Tensor):
+        return {path: value}
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    found: dict[str, Tensor] = {}
+    for key, item in items:
+        found.update(tensors(item, f"{path}/{key}"))
+    return found
+
+
+def final_state(run: Path) -> dict[str, Tensor]:
+    newest = checkpoint.newest(run / "checkpoints")
+    assert newest is not None
+    loaded = checkpoint.load(newest)
+    return tensors({"shared": loaded.shared, "rank": loaded.rank})
+
+
+def assert_same(killed: Path, alone: Path) -> None:
+    assert losses(killed) == losses(alone)
+    assert set(losses(alone)) == set(range(1, STEPS + 1))
+    ours, theirs = final_state(killed), final_state(alone)
+    assert ours.keys() == theirs.keys()
+    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    assert not different
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", METHODS)
+def test_killed_at_random_steps_equals_never_stopped(method: str, tmp_path: Path) -> None:
+    alone = unlabeled(*arguments(method, tmp_path / "alone"), cwd=tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    draw = random.Random(method)  # other steps for every method, the same ones every time
+    deaths = sorted(draw.sample(range(1, STEPS), 3))
+    kill = [
+        "plugins=[tests_support.kill_at_step]",
+        f"+hooks.kill={{name: kill_at_step, steps: {deaths}, memory: '{tmp_path / 'deaths'}', rank: 0}}",
+    ]
+    for _ in deaths:
+        killed = unlabeled(*arguments(method, tmp_path / "killed", *kill), cwd=tmp_path)
+        assert killed.returncode == -signal.SIGKILL, killed.stderr
+    finished = unlabeled(*arguments(method, tmp_path / "killed", *kill), cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert "continuing from step" in finished.stdout
+    assert_same(tmp_path / "killed", tmp_path / "alone")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["swav", "deepcluster_v2"])
+def test_one_killed_rank_of_two_stops_the_job_and_resumes(method: str, tmp_path: Path) -> None:
+    alone = unlabeled(*arguments(method, tmp_path / "alone", "launch.processes=2"), cwd=tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    kill = [
+        "launch.processes=2",
+        "plugins=[tests_support.kill_at_step]",
+        f"+hooks.kill={{name: kill_at_step, steps: [6], memory: '{tmp_path / 'deaths'}', rank: 1}}",
+    ]
+    killed = unlabeled(*arguments(method, tmp_path / "killed", *kill), cwd=tmp_path)
+    assert killed.returncode not in (0, None)
+    assert "rank 1" in killed.stderr
+    finished = unlabeled(*arguments(method, tmp_path / "killed", *kill), cwd=tmp_path)
+    assert finished.returncode == 0, finished.stderr
+    assert_same(tmp_path / "killed", tmp_path / "alone")
+
+
+def test_stopping_early_and_continuing_equals_one_run(tmp_path: Path) -> None:
+    alone = unlabeled(*arguments("swav", tmp_path / "alone"), cwd=tmp_path)
+    assert alone.returncode == 0, alone.stderr
+    first = unlabeled(*arguments("swav", tmp_path / "parts", "max_steps=7"), cwd=tmp_path)
+    assert first.returncode == 0, first.stderr
+    second = unlabeled(*arguments("swav", tmp_path / "parts"), cwd=tmp_path)
+    assert second.returncode == 0, second.stderr
+    assert_same(tmp_path / "parts", tmp_path / "alone")

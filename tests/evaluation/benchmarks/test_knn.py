@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from sklearn.neighbors import NearestNeighbors
+from torch import Tensor
+
+from tests_support.probes import Blobs, make_probe
+from unlabeled.config.check import build_config
+from unlabeled.errors import ConfigError, DataError
+from unlabeled.evaluation.accuracy import top_accuracy
+from unlabeled.evaluation.benchmarks import knn
+from unlabeled.evaluation.benchmarks.knn import KNN, knn_classify, nearest
+
+GOLDEN = Path(__file__).parents[2] / "data" / "dino_eval.npz"
+
+
+def features(rows: int, dim: int, seed: int) -> Tensor:
+    return torch.randn(rows, dim, generator=torch.Generator().manual_seed(seed))
+
+
+def labels(rows: int, classes: int, seed: int) -> Tensor:
+    return torch.randint(0, classes, (rows,), generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("temperature", ["0.07", "0.1"])
+def test_equals_the_official_classifier(temperature: str) -> None:
+    golden = np.load(GOLDEN)
+    train, train_labels, test, test_labels = (
+        torch.from_numpy(golden[f"knn_{name}"])
+        for name in ("train", "train_labels", "test", "test_labels")
+    )
+    expected = golden[f"knn_T{temperature}_top1_top5"].tolist()
+    for k, (top1, top5) in zip(golden["knn_k"].tolist(), expected, strict=True):
+        scores = knn_classify(
+            train,
+            train_labels,
+            test,
+            k=k,
+            temperature=float(temperature),
+            num_classes=int(golden["knn_num_classes"]),
+        )
+        assert top_accuracy(scores, test_labels, 1) == pytest.approx(top1)
+        assert top_accuracy(scores, test_labels, min(5, k)) == pytest.approx(top5)
+
+
+def naive_votes(train: Tensor, own: Tensor, test: Tensor, k: int, classes: int) -> np.ndarray:
+    """Votes relative to those of the nearest neighbour, in float64 with scikit-learn's search."""
+    search = NearestNeighbors(n_neighbors=k, metric="cosine", algorithm="brute")
+    distances, indices = search.fit(train.double().numpy()).kneighbors(test.double().numpy())
+    scores = np.zeros((len(test), classes))
+    for row in range(len(test)):
+        for distance, index in zip(distances[row], indices[row], strict=True):
+            weight = math.exp((distances[row, 0] - distance) / 0.07)
+            scores[row, int(own[index])] += weight
+    return scores
+
+
+@pytest.mark.parametrize("blocks", [(1024, 65536), (7, 13)])
+def test_equals_an_independent_search(
+    blocks: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(knn, "TEST_BLOCK", blocks[0])
+    monkeypatch.setattr(knn, "TRAIN_BLOCK", blocks[1])
+    train, test, own = features(60, 8, 0) * 5, features(33, 8, 1), labels(60, 4, 2)
+    for k in (1, 9, 60):
+        scores = knn_classify(train, own, test, k=k, temperature=0.07, num_classes=4)
+        expected = naive_votes(train, own, test, k, 4)
+        np.testing.assert_allclose(scores.numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("train_block", [65536, 10, 3, 1])
+def test_equal_similarities_are_ordered_by_index(
+    train_block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(knn, "TRAIN_BLOCK", train_block)
+    axes = labels(40, 3, 0)
+    train = torch.eye(3)[axes] * torch.arange(1, 41).unsqueeze(1)  # only 3 distinct directions
+    near, indices = nearest(train, torch.eye(3), k=20)
+    for axis in range(3):
+        same = [row for row in range(40) if axes[row] == axis]
+        rest = [row for row in range(40) if axes[row] != axis]
+        assert indices[axis].tolist() == (same + rest)[:20]
+        assert near[axis].tolist() == [1.0] * len(same) + [0.0] * (20 - len(same))
+
+
+def test_low_temperatures_and_half_precision_stay_finite() -> None:
+    train, test, own = features(50, 4, 0), features(20, 4, 1), labels(50, 3, 2)
+    cold = knn_classify(train, own, test, k=50, temperature=1e-4, num_classes=3)
+    assert torch.isfinite(cold).all()
+    first = nearest(train, test, k=1)[1][:, 0]
+    assert cold.argmax(dim=1).equal(own[first])  # at temperature 0 the nearest decides
+    half = knn_classify(train.half(), own, test.half(), k=5, temperature=0.07, num_classes=3)
+    assert half.dtype == torch.float32 and torch.isfinite(half).all()
+    zero = knn_classify(train, own, 0 * test, k=5, temperature=0.07, num_classes=3)
+    assert torch.isfinite(zero).all()
+
+
+def test_scale_of_features_is_irrelevant_and_relabelling_permutes_votes() -> None:
+    train, test, own = features(80, 6, 0), features(30, 6, 1), labels(80, 5, 2)
+    scores = knn_classify(train, own, test, k=11, temperature=0.07, num_classes=5)
+    scaled = train * torch.linspace(0.1, 9, 80).unsqueeze(1)
+    again = knn_classify(scaled, own, 3 * test, k=11, temperature=0.07, num_classes=5)
+    torch.testing.assert_close(again, scores)
+    renamed = knn_classify(train, 4 - own, test, k=11, temperature=0.07, num_classes=5)
+    torch.testing.assert_close(renamed, scores.flip(1))
+
+
+def test_more_neighbours_than_rows_is_an_error() -> None:
+    with pytest.raises(DataError, match="k = 6 neighbours of only 5"):
+        knn_classify(
+            features(5, 3, 0), labels(5, 2, 0), features(2, 3, 0), k=6, temperature=1, num_classes=2
+        )
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"k": []}, "k: needs one or more numbers"),
+        ({"k": [0, 20]}, r"k: needs .* got \[0, 20\]"),
+        ({"report_k": 7}, r"report_k: must be one of k = \[10, 20, 100, 200\], got 7"),
+        ({"temperature": 0}, "temperature: must be positive, got 0"),
+    ],
+)
+def test_impossible_configs_are_named(fields: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        build_config(KNN.Config, fields)
+
+
+def test_run_reports_every_k_and_the_main_one() -> None:
+    probe = make_probe(Blobs(classes=6, spread=90).draw(90, 1), Blobs(6, 90).draw(50, 2))
+    benchmark = KNN(KNN.Config(k=[1, 5, 20], report_k=5))
+    metrics = benchmark.run(probe)
+    assert list(metrics) == ["top1", "top1_k1", "top1_k5", "top5_k5", "top1_k20"]
+    assert metrics["top1"] == metrics["top1_k5"] < metrics["top5_k5"]
+    train, test = probe.features("train"), probe.features("test")
+    assert train.labels is not None and test.labels is not None
+    for k in (1, 5, 20):
+        scores = naive_votes(train.features, train.labels, test.features, k, 6)
+        right = (scores.argmax(axis=1) == test.labels.numpy()).mean()
+        assert metrics[f"top1_k{k}"] == pytest.approx(100 * right)
+        assert 20 < metrics[f"top1_k{k}"] < 95
+    assert "5-NN" in benchmark.protocol and "arXiv:2104.14294" in benchmark.protocol
+    assert benchmark.run(probe) == metrics
+
+
+def test_separated_classes_are_all_found_and_random_labels_are_not() -> None:
+    blobs = Blobs(classes=4, spread=5)
+    train, test = blobs.draw(80, 1), blobs.draw(40, 2)
+    assert KNN(KNN.Config(k=[5], report_k=5)).run(make_probe(train, test))["top1"] == 100
+    test.labels = (test.labels + 1) % 4
+    assert KNN(KNN.Config(k=[5], report_k=5)).run(make_probe(train, test))["top1"] == 0
+
+
+def test_k_beyond_the_training_set(caplog: pytest.LogCaptureFixture) -> None:
+    probe = make_probe(Blobs(3, 20).draw(15, 1), Blobs(3, 20).draw(8, 2))
+    with pytest.raises(DataError, match="report_k = 20 neighbours are more than the 15"):
+        KNN(KNN.Config()).run(probe)
+    metrics = KNN(KNN.Config(k=[10, 20, 100], report_k=10)).run(probe)
+    assert list(metrics) == ["top1", "top1_k10", "top5_k10"]
+    assert "k = [20, 100] left out: only 15" in caplog.text

@@ -1,0 +1,49 @@
+"""Runs the real command in a process of its own, on a run small enough for tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TINY = [
+    "dataset=synthetic",
+    "scale=small",
+    "dataset.num_samples=48",
+    "dataset.num_classes=4",
+    "dataset.image_size=16",
+    "dataset.num_test_samples=16",
+    "transform.crops=[{count: 2, size: 16, scale: [0.3, 1.0], role: global, operations: null}, "
+    "{count: 1, size: 8, scale: [0.1, 0.3], role: local, operations: null}]",
+    "eval_transform.size=16",
+    "scale.image_size=16",
+    "backbone.width=0.125",
+    "scale.num_prototypes=6",
+    "scale.hidden_dim=16",
+    "scale.projection_dim=8",
+    "scale.freeze_prototypes_steps=2",
+    "batch_size=12",
+    "epochs=3",
+    "loader.workers=0",
+    "threads=1",
+    "device=cpu",
+    "hooks.knn_probe.k=3",
+    "hooks.comparison_table=null",
+]
+
+
+def unlabeled(
+    *arguments: str, cwd: Path, timeout: float = 240.0, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    """`python -m unlabeled ARGUMENTS` with its output."""
+    paths = [str(ROOT / "platform"), str(ROOT / "tests")]
+    return subprocess.run(
+        [sys.executable, "-m", "unlabeled", *arguments],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+    )
