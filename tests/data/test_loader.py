@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import multiprocessing
-import os
 import signal
 import subprocess
 import sys
@@ -226,15 +225,6 @@ def test_a_folder_of_broken_images_ends_with_a_plain_message(tmp_path: Path, wor
     assert "not an image in a known format" in message
 
 
-def test_an_error_that_is_a_bug_keeps_its_traceback() -> None:
-    class Faulty(Slow):
-        def image(self, index: int) -> np.ndarray:
-            raise ZeroDivisionError("a bug")
-
-    with pytest.raises(ZeroDivisionError, match=r"(?s)Traceback.*in image.*a bug"):
-        read(steps_of(Faulty()), range(1), workers=1)
-
-
 @pytest.mark.parametrize("workers", [0, 2])
 def test_the_global_random_state_is_left_alone(workers: int) -> None:
     torch.manual_seed(0)
@@ -255,25 +245,35 @@ def test_an_epoch_that_does_not_fit_is_refused(steps_per_epoch: int) -> None:
         steps_of(synthetic(), steps_per_epoch=steps_per_epoch)
 
 
+def started(stream: Iterator[Batch]) -> tuple[Batch, list[multiprocessing.Process]]:
+    """The first batch of a stream, and the processes that reading it started."""
+    before = set(multiprocessing.active_children())
+    first = next(stream)
+    return first, [child for child in multiprocessing.active_children() if child not in before]
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
 def test_workers_leave_signals_to_the_parent(number: signal.Signals) -> None:
     stream = batches(steps_of(Slow()), range(8), workers=2, prefetch=1, pin_memory=False)
-    seen = [next(stream).indices.tolist()]
-    children = multiprocessing.active_children()
-    assert len(children) == 2
-    for child in children:
-        assert child.pid is not None
-        os.kill(child.pid, number)
-    seen += [batch.indices.tolist() for batch in stream]
+    first, workers = started(stream)
+    assert len(workers) == 2
+    # From a process that is not the parent, as a terminal or a scheduler would.
+    subprocess.run(["kill", f"-{number}", *(str(worker.pid) for worker in workers)], check=True)
+    seen = [batch.indices.tolist() for batch in (first, *stream)]
     assert seen == [batch.indices.tolist() for batch in read(steps_of(Slow()), range(8))]
 
 
-def test_workers_end_when_the_stream_is_dropped() -> None:
-    stream = batches(steps_of(Slow()), range(40), workers=2, prefetch=1, pin_memory=False)
-    next(stream)
-    children = multiprocessing.active_children()
+def test_workers_end_when_the_parent_says_so() -> None:
+    _, workers = started(
+        stream := batches(steps_of(Slow()), range(40), workers=2, prefetch=1, pin_memory=False)
+    )
+    workers[0].terminate()
+    workers[0].join(timeout=5)
+    assert workers[0].exitcode == 0
+    started_at = time.monotonic()
     del stream
-    assert [child.is_alive() for child in children] == [False, False]
+    assert [worker.is_alive() for worker in workers] == [False, False]
+    assert time.monotonic() - started_at < 4
 
 
 ORPHANS = """

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import pytest
 import torch
-from tests_support.ranks import run_ranks
 
+from tests_support.ranks import run_ranks
 from unlabeled.distributed import comm
 
 

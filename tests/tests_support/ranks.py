@@ -177,7 +177,7 @@ def _serve(pipe: Connection) -> None:
             return
         try:
             answer = DONE + pickle.dumps(_run(job))
-        except BaseException:  # a failed pytest.raises is no Exception
+        except BaseException:  # noqa: BLE001 - reported; a failed pytest.raises is no Exception
             answer = FAILED + traceback.format_exc().encode()
         pipe.send_bytes(answer)
         try:
@@ -199,8 +199,12 @@ def _run(job: _Job) -> Any:
     with Path(job.folder, f"stack{job.rank}").open("w", encoding="utf-8") as stack:
         faulthandler.dump_traceback_later(max(0.1, job.stack_at - time.time()), file=stack)
         try:
-            store = dist.FileStore(str(Path(job.folder, "store")), job.world_size)
-            dist.init_process_group("gloo", store=store, rank=job.rank, world_size=job.world_size)
+            dist.init_process_group(
+                "gloo",
+                init_method=Path(job.folder, "store").as_uri(),
+                rank=job.rank,
+                world_size=job.world_size,
+            )
             function = getattr(_module(job), job.function)
             return function(*pickle.loads(job.payload))
         finally:

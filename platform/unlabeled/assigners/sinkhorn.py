@@ -67,8 +67,8 @@ def _sinkhorn(logits: Tensor, iterations: int) -> Tensor:
     """The iteration with logarithmic potentials: Q_nk = exp(logits_nk + f_k + g_n).
 
     f_k = -log K - LSE_n(logits_nk + g_n) and g_n = -log Bt - LSE_k(logits_nk + f_k) by turns, from
-    g = 0. The rows Bt Q_n after an update of g are softmax(logits_n + f), so g need not be kept, and
-    logits_nk + g_n = log q_nk - log Bt - f_k turns the update of f into
+    g = 0. After an update of g the rows of q = Bt Q are softmax(logits_n + f), so g need not be
+    kept, and logits_nk + g_n = log q_nk - log Bt - f_k turns the update of f into
 
         f_k <- f_k + log(Bt / K) - log sum_n q_nk,   one sum over ranks.
 

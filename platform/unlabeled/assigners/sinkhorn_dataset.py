@@ -139,7 +139,7 @@ class _Kernel:
         return -math.log(clusters) - shift - comm.all_reduce_sum(sums).log()
 
     def rows(self, f: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Of logits + f: each row's argmax [n] and LSE [n], and all ranks' sums of softmaxes [K]."""
+        """Of logits + f: each row's argmax [n] and LSE [n]; all ranks' sums of softmaxes [K]."""
         count = len(self.features)
         labels = torch.empty(count, dtype=torch.int64, device=self.features.device)
         row_sums = self.features.new_empty(count)

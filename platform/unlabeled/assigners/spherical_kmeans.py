@@ -25,8 +25,8 @@ class SphericalKMeans(OfflineAssigner):
     """Clusters of unit vectors by cosine: argmax_C sum_n max_k z_n . c_k with unit centroids c_k.
 
     Lloyd's algorithm from `num_clusters` rows of rank 0 drawn at random: each iteration assigns
-    rows to their best centroid (the first of equals), replaces each centroid by the mean of its rows
-    and normalises it; a centroid without rows stays. A last assignment follows the last update.
+    rows to their best centroid (the first of equals), replaces each centroid by the mean of its
+    rows and normalises it; a centroid without rows stays. One more assignment ends it.
     Shapes: features [n, D] of this rank, unit rows -> labels [n], centroids [K, D].
     Errors: ConfigError if rank 0 has fewer rows than there are clusters.
     DDP: exact over all ranks, which may hold different numbers of rows; per iteration a [K, D]

@@ -7,7 +7,10 @@ and worker processes, prefetching and pinning change nothing but speed.
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -27,9 +30,6 @@ T = TypeVar("T")
 
 # Replacements tried for one broken image: where every tenth is broken, all fail once in 10^17.
 MAX_ATTEMPTS = 16
-
-# How long a worker goes on after SIGTERM: the default KillWait of SLURM, 30 s, is over by then.
-TERM_GRACE_SECONDS = 60
 
 
 class StepBatches(Dataset[Batch]):
@@ -255,11 +255,19 @@ def _unchanged(item: T) -> T:
 def _start_worker(worker: int) -> None:
     """Leave stopping to the parent: signals of a terminal or a scheduler reach every process.
 
-    The parent decides what an interrupt means (finish the step, write a checkpoint), and needs its
-    workers until then. They end with it: torch's worker loop watches for a vanished parent. After
-    SIGTERM a worker lives on for a while, and then ends even if it hangs.
+    The parent decides what an interrupt means (finish the step, write a checkpoint) and needs its
+    workers until then, so they obey SIGTERM from nobody else. They end when it says so or vanishes,
+    for which torch's worker loop watches.
     """
-    for number in (signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2):
-        signal.signal(number, signal.SIG_IGN)
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    signal.signal(signal.SIGTERM, lambda *_: signal.alarm(TERM_GRACE_SECONDS))
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if sys.platform == "linux":
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+        signal.signal(signal.SIGUSR2, signal.SIG_IGN)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=_await_end, args=(os.getppid(),), daemon=True).start()
+
+
+def _await_end(parent: int) -> None:
+    while signal.sigwaitinfo({signal.SIGTERM}).si_pid != parent:
+        pass
+    os._exit(0)

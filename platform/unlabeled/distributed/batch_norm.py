@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed as dist
@@ -23,8 +23,8 @@ def convert_sync_batch_norm(
     Statistics are shared by `group_size` consecutive ranks, or by all for None. Parameters, buffers
     and their names stay. On CUDA the layer is torch's, elsewhere `CpuSyncBatchNorm`. Where a rank
     would share with nobody the module is returned as it is.
-    Errors: ConfigError if `group_size` does not divide the number of ranks, or a layer is a subclass
-    whose own behaviour would be lost. Every rank must call this at the same time.
+    Errors: ConfigError if `group_size` does not divide the number of ranks, or if a layer is of a
+    subclass whose own behaviour would be lost. Every rank must call this at the same time.
     """
     world_size = comm.world_size()
     if group_size is not None and (group_size < 1 or world_size % group_size):
@@ -41,12 +41,12 @@ def _own_group(size: int) -> dist.ProcessGroup | None:
     """The group of `size` consecutive ranks that this one belongs to; None is the whole world."""
     if size == comm.world_size():
         return None
-    own = None
+    own: dist.ProcessGroup | None = None
     for start in range(0, comm.world_size(), size):
         # Creating a group is collective: every rank creates all of them in the same order.
         group = dist.new_group(list(range(start, start + size)))
         if start <= comm.rank() < start + size:
-            own = group
+            own = cast("dist.ProcessGroup", group)
     return own
 
 
@@ -95,8 +95,8 @@ def _synchronised(
 class CpuSyncBatchNorm(_BatchNorm):
     """Batch normalisation over the rows of all ranks of a group; torch's layer needs a GPU.
 
-    Training: y = (x - mean) / sqrt(var + eps) * weight + bias with mean and var per channel over all
-    ranks; the running variance is the unbiased one. Evaluation: the running statistics.
+    Training: y = (x - mean) / sqrt(var + eps) * weight + bias with mean and var per channel over
+    all ranks; the running variance is the unbiased one. Evaluation: the running statistics.
     Shapes: [n, C, ...] of this rank -> the same, in x's type; ranks may hold different n.
     Gradients: exact for the sum of all ranks' losses in x; those of weight and bias are this
     rank's, for DDP to average. Two small collectives: one forward, one backward.
@@ -123,7 +123,7 @@ class CpuSyncBatchNorm(_BatchNorm):
         count, mean, squares = _group_moments(input.detach(), self.process_group)
         self._follow(mean, squares / (count - 1).clamp(min=1))
         scale = (squares / count + self.eps).rsqrt()  # [C], float64
-        normalised = _Normalise.apply(input, mean, scale, count, self.process_group)
+        normalised: Tensor = _Normalise.apply(input, mean, scale, count, self.process_group)
         if self.affine:
             shape = (1, -1, *[1] * (input.dim() - 2))
             normalised = normalised * self.weight.view(shape) + self.bias.view(shape)
@@ -160,7 +160,8 @@ def _group_moments(x: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, 
     sent = torch.cat([mean.new_tensor([rows]), mean, squares])  # [1 + 2C]
     received = [torch.empty_like(sent) for _ in range(dist.get_world_size(group))]
     dist.all_gather(received, sent, group=group)
-    counts, means, all_squares = torch.stack(received).split([1, len(mean), len(mean)], dim=1)
+    gathered = torch.stack(received)  # [ranks, 1 + 2C]
+    counts, (means, all_squares) = gathered[:, :1], gathered[:, 1:].chunk(2, dim=1)
     count = counts.sum()
     merged = (counts * means).sum(dim=0) / count
     return count, merged, (all_squares + counts * (means - merged).square()).sum(dim=0)
@@ -173,7 +174,7 @@ class _Normalise(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(  # type: ignore[override]
+    def forward(
         ctx: Any,
         x: Tensor,
         mean: Tensor,
@@ -191,9 +192,7 @@ class _Normalise(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(  # type: ignore[override]
-        ctx: Any, gradient: Tensor
-    ) -> tuple[Tensor, None, None, None, None]:
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None, None]:
         normalised, scale, count = ctx.saved_tensors
         dims = [d for d in range(gradient.dim()) if d != 1]
         along = (gradient * normalised).sum(dim=dims, dtype=torch.float64)

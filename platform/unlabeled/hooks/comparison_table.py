@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
+from unlabeled.config.check import to_data
 from unlabeled.distributed import comm
 from unlabeled.hooks.base import Hook
 from unlabeled.registry import Component, register
@@ -46,9 +48,9 @@ class ComparisonTable(Hook):
         if comm.rank() == 0:
             log.info("\n%s\n", format_table(rows))
             log.info("each number again:")
-            for key in self.config.benchmarks:
+            for benchmark in self.config.benchmarks.values():
                 for weights in self._weights(trainer).values():
-                    log.info("  unlabeled evaluate benchmark=%s %s", key, weights)
+                    log.info("  unlabeled evaluate %s %s", as_arguments(benchmark), weights)
 
     def _weights(self, trainer: Trainer) -> dict[str, str]:
         """The arguments of `unlabeled evaluate` for every row."""
@@ -110,3 +112,14 @@ class ComparisonTable(Hook):
                 for path in result_paths(asked, subject):
                     save_result(path, result)
         return row
+
+
+def as_arguments(benchmark: Component) -> str:
+    """The command-line arguments that name a benchmark and the fields that are not its defaults."""
+    standard = to_data(type(benchmark.fields)())
+    changed = [
+        f"benchmark.{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in to_data(benchmark.fields).items()
+        if value != standard[key]
+    ]
+    return " ".join([f"benchmark={benchmark.name}", *changed])

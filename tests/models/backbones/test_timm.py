@@ -1,0 +1,66 @@
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import pytest
+import timm
+import torch
+
+from unlabeled.config.check import build_config
+from unlabeled.errors import ConfigError, EnvironmentProblem
+from unlabeled.models.backbones.timm import Timm
+from unlabeled.registry import Component
+
+
+def build(**fields: Any) -> Any:
+    return Component("backbone", "timm", build_config(Timm.Config, fields)).build()
+
+
+@pytest.mark.parametrize(
+    ("model", "size"),
+    [
+        ("resnet18", 64),
+        ("vit_tiny_patch16_224", 224),
+        ("mobilenetv3_small_050", 64),  # a layer after num_features: 288 -> 1024
+        ("vgg11", 64),  # 512 -> 4096
+        ("convnext_atto", 64),
+    ],
+)
+def test_feature_dim_is_the_width_of_the_output(model: str, size: int) -> None:
+    backbone = build(model=model).eval()
+    with torch.no_grad():
+        features = backbone(torch.randn(1, 3, size, size))
+    assert features.shape == (1, backbone.feature_dim)
+
+
+def test_parameters_keep_timm_s_names() -> None:
+    expected = timm.create_model("resnet18", num_classes=0).state_dict()
+    assert list(build(model="resnet18").state_dict()) == list(expected)
+
+
+def test_options_reach_the_model() -> None:
+    backbone = build(model="vit_tiny_patch16_224", options={"dynamic_img_size": True}).eval()
+    with torch.no_grad():
+        assert backbone(torch.randn(1, 3, 96, 96)).shape == (1, 192)
+
+
+def test_an_option_that_the_model_does_not_take_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match=r"backbone\.options: 'resnet18' does not take"):
+        build(model="resnet18", options={"dynamic_img_size": True})
+
+
+def test_an_option_of_ours_is_a_config_error() -> None:
+    with pytest.raises(ConfigError, match="options: must not contain num_classes"):
+        build(model="resnet18", options={"num_classes": 5})
+
+
+def test_an_unknown_model_is_a_config_error_with_close_names() -> None:
+    with pytest.raises(ConfigError, match=r"no model 'resnet_18'.*did you mean .*resnet18"):
+        build(model="resnet_18")
+
+
+def test_without_timm_the_error_says_how_to_install_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(EnvironmentProblem, match=r"pip install 'unlabeled\[timm\]'"):
+        build(model="resnet18")
