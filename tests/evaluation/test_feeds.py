@@ -37,6 +37,8 @@ def test_cached_epochs_hold_every_row_once_with_its_label() -> None:
     assert epochs[0] != epochs[1]
     again = torch.cat([rows for rows, _ in feed(0)])
     assert again.equal(features.features[epochs[0]])
+    other = cached_feed(features, batch_size=22, seed=1, device=CPU)
+    assert not next(other(0))[0].equal(again)
 
 
 def test_augmented_epochs_differ_in_order_and_in_views() -> None:

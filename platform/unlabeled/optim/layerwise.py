@@ -51,7 +51,7 @@ class LayerwiseSGD(torch.optim.Optimizer):
             if group["nesterov"]:
                 updates = list(torch._foreach_add(updates, buffers, alpha=momentum))
             else:
-                pass
+                updates = buffers
         torch._foreach_add_(params, updates, alpha=-group["lr"])
 
     def _buffer(self, parameter: Tensor) -> Tensor:

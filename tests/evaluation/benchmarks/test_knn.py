@@ -163,3 +163,10 @@ def test_k_beyond_the_training_set(caplog: pytest.LogCaptureFixture) -> None:
     metrics = KNN(KNN.Config(k=[10, 20, 100], report_k=10)).run(probe)
     assert list(metrics) == ["top1", "top1_k10", "top5_k10"]
     assert "k = [20, 100] left out: only 15" in caplog.text
+    assert list(KNN(KNN.Config(k=[15], report_k=15)).run(probe)) == ["top1", "top1_k15", "top5_k15"]
+
+
+def test_fewer_than_five_neighbours_name_fewer_than_five_classes() -> None:
+    probe = make_probe(Blobs(classes=6, spread=90).draw(90, 1), Blobs(6, 90).draw(50, 2))
+    metrics = KNN(KNN.Config(k=[1], report_k=1)).run(probe)
+    assert metrics["top5_k1"] == metrics["top1_k1"] < 100
