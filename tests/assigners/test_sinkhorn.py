@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests_support.ranks import run_ranks
 from torch import Tensor
 
+from tests_support.ranks import run_ranks
 from unlabeled.assigners.sinkhorn import Sinkhorn
 from unlabeled.config.check import build_config
 from unlabeled.distributed import comm

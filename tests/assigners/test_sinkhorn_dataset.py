@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests_support.ranks import run_ranks
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from tests_support.ranks import run_ranks
 from unlabeled.assigners.base import OfflineCodes
 from unlabeled.assigners.sinkhorn_dataset import SinkhornDataset
 from unlabeled.config.check import build_config
@@ -28,9 +28,7 @@ def unit_rows(rows: int, dim: int = 8, seed: int = 0) -> Tensor:
 
 def assign(features: Tensor, prototypes: Tensor, **fields: Any) -> OfflineCodes:
     assigner = SinkhornDataset(SinkhornDataset.Config(**fields))
-    return assigner.assign(
-        features, num_clusters=len(prototypes), seed=0, prototypes=prototypes
-    )
+    return assigner.assign(features, num_clusters=len(prototypes), seed=0, prototypes=prototypes)
 
 
 def linear_iteration(scores: Tensor, epsilon: float, iterations: int) -> np.ndarray:
@@ -64,20 +62,15 @@ def test_equals_the_linear_iteration(iterations: int) -> None:
 def test_stops_when_the_factors_of_the_rows_have_settled() -> None:
     z, c = unit_rows(120), unit_rows(10, seed=1)
 
-    def row_factors(iterations: int) -> np.ndarray:
-        """exp(g) up to one factor, the same for all iterations' kernels by Q = diag(e^g) M diag(e^f)."""
-        m = (z @ c.t() / 0.05).exp().numpy()
-        g = np.ones(len(m))
-        for _ in range(iterations):
-            f = 1 / (len(c) * (m * g[:, None]).sum(axis=0))
-            g = 1 / (len(m) * (m * f).sum(axis=1))
-        return g
-
+    m = (z @ c.t() / 0.05).exp().numpy()
+    factors = [np.ones(len(m))]  # exp(g) after each iteration
+    for _ in range(500):
+        f = 1 / (len(c) * (m * factors[-1][:, None]).sum(axis=0))
+        factors.append(1 / (len(m) * (m * f).sum(axis=1)))
     for every, tolerance in ((10, 0.01), (3, 0.01), (1, 0.1), (7, 1e-5)):
         codes = assign(z, c, check_every=every, tolerance=tolerance, max_iterations=500)
         changes = {
-            t: np.abs(row_factors(t - 1) / row_factors(t) - 1).max()
-            for t in range(every, 501, every)
+            t: np.abs(factors[t - 1] / factors[t] - 1).max() for t in range(every, 501, every)
         }
         expected = next(t for t, change in changes.items() if change <= tolerance)
         assert codes.iterations == expected < 500

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests_support.ranks import run_ranks
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from tests_support.ranks import run_ranks
 from unlabeled.assigners import spherical_kmeans
 from unlabeled.assigners.base import OfflineCodes
 from unlabeled.assigners.spherical_kmeans import SphericalKMeans, lloyd, random_rows
@@ -136,7 +136,6 @@ def test_equals_the_naive_loop(iterations: int) -> None:
 @pytest.mark.parametrize("sizes", [(30, 30), (15, 15, 15, 15), (24, 36)])
 def test_sharded_equals_one_process(sizes: tuple[int, ...]) -> None:
     features = unit_rows(60)
-    alone = make().assign(features, num_clusters=7, seed=0, initial=features[:7])
     # The first rows are drawn from rank 0 alone: give one process those very rows.
     shards = list(features.split(sizes))
     drawn = random_rows(shards[0], 7, seed=5)
@@ -172,10 +171,8 @@ def test_cluster_without_rows_keeps_its_centroid() -> None:
 
 def test_first_of_equal_centroids_wins() -> None:
     features = unit_rows(20)
-    twins = features[[4, 4, 9]]
-    labels = make(1).assign(features, num_clusters=3, seed=0, initial=twins).labels
-    assert 1 not in next(lloyd(features, twins, 1))[1].tolist()
-    assert labels.min() >= 0
+    _, labels = next(lloyd(features, features[[4, 4, 9, 9]], 1))
+    assert set(labels.tolist()) == {0, 2}
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import re
 
@@ -10,7 +11,7 @@ import pytest
 from unlabeled.cli.choices import choices, kinds
 from unlabeled.cli.main import main
 from unlabeled.config.compose import compose_config
-from unlabeled.registry import KINDS, get
+from unlabeled.registry import KINDS, entries, get
 
 
 @pytest.fixture
@@ -35,7 +36,9 @@ def test_every_page_starts_with_the_name_and_ends_with_the_use(
 
 
 @pytest.mark.parametrize(
-    "page", [(kind, choices(kind)[-1].name) for kind in kinds() if choices(kind)], indirect=True
+    "page",
+    [(kind, each.name) for kind in kinds() for each in (choices(kind)[0], choices(kind)[-1])],
+    indirect=True,
 )
 def test_the_command_lines_of_a_page_compose(page: tuple[str, str, str]) -> None:
     """The command takes each of them, and every group that they name has the component's name."""
@@ -53,9 +56,16 @@ def test_the_command_lines_of_a_page_compose(page: tuple[str, str, str]) -> None
             place = word.lstrip("+").split("=")[0].split("@")[-1]
             assert at(composed.data, place)["name"] == name
         for word in values:
-            assert at(composed.data, word.split("=")[0]) is not MISSING
+            place = word.split("=")[0]
+            assert at(composed.data, place) == written_default(kind, name, place.split(".")[-1])
         for word in dropped:
             assert at(composed.data, word.split("@")[-1]) is MISSING
+
+
+def written_default(kind: str, name: str, field: str) -> object:
+    """The default of a field, as its source says."""
+    entry = next(entry for entry in entries(kind) if entry.name == name)
+    return ast.literal_eval(next(f.default or "" for f in entry.fields if f.name == field))
 
 
 MISSING = object()

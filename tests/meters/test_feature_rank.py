@@ -116,13 +116,17 @@ def test_later_writes_to_the_embeddings_change_nothing() -> None:
 
 
 def test_nothing_seen_gives_nothing_and_reset_forgets() -> None:
-    measured = meter()
+    measured = meter(max_rows=30)
     measured.update(output(None))
     assert measured.compute() == {}
     measured.update(output(gaussian(9, 3)))
     assert measured.compute() == measured.compute() != {}
     measured.reset()
     assert measured.compute() == {}
+    rows = gaussian(30, 3, seed=4)
+    measured.update(output(rows[:8]))
+    measured.update(output(rows[8:]))
+    assert measured.compute() == pytest.approx(naive(rows), rel=1e-6)
 
 
 def on_ranks(shares: list[list[Tensor]], max_rows: int) -> dict[str, float]:

@@ -59,6 +59,7 @@ class Trainer:
         self.run, self.settings, self.device = run, settings, device
         self.config, self.probe_data = config, probe_data
         self.step = 0
+        self._epoch_losses: list[float] = []
         self.parallel = data_parallel(method, device)
 
     @property
@@ -96,6 +97,7 @@ class Trainer:
             record = {"phase": "epoch_start", "step": self.step, "epoch": self.progress.epoch, **numbers}
             for hook in self.hooks:
                 hook.epoch_started(self, record)
+        self._epoch_losses.clear()
         for meter in self.meters:
             meter.reset()
 
@@ -145,6 +147,7 @@ class Trainer:
         self, outputs: list[MethodOutput], loss: float, lr: float, seconds: float, waited: float
     ) -> Record:
         """One line of metrics.jsonl: the loss is the mean over ranks and micro-batches."""
+        self._epoch_losses.append(loss)
         scalars = {key: _mean([o.scalars[key] for o in outputs]) for key in outputs[0].scalars}
         for output in outputs:
             for meter in self.meters:
@@ -171,7 +174,7 @@ class Trainer:
                 "step": self.step,
                 "samples": record["samples"],
                 "epoch": record["epoch"],
-                "loss": record["loss"],
+                "loss": sum(self._epoch_losses) / len(self._epoch_losses),
             }
             for meter in self.meters:
                 epoch.update(meter.compute())

@@ -56,7 +56,7 @@ class CollapseAlarm(Hook):
             record["loss_over_ln_k"] = record["loss"] / uniform
         if trainer.progress.epoch < self.config.patience_epochs:
             return
-        if sizes and record["loss_over_ln_k"] > 1 - self.config.loss_margin:
+        if sizes and abs(record["loss_over_ln_k"] - 1) < self.config.loss_margin:
             log.warning(
                 "collapse: after %d epochs the loss %.3f is still that of a uniform guess over the "
                 "prototypes (ln K = %.3f); %s",

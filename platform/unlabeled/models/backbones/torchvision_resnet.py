@@ -119,7 +119,7 @@ def loading_code(model: ScaledResNet, depth: int, stem: str, arguments: str = ""
         ]
     if width != STAGE_WIDTH or stem == "small":
         shape = "3, 1, 1" if stem == "small" else "7, 2, 3"
-        lines.append(f"m.conv1 = torch.nn.Conv2d(3, {width}, {shape})")
+        lines.append(f"m.conv1 = torch.nn.Conv2d(3, {width}, {shape}, bias=False)")
         lines.append(f"m.bn1 = torch.nn.BatchNorm2d({width})")
     if stem == "small":
         lines.append("m.maxpool = torch.nn.Identity()")
