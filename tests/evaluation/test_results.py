@@ -48,6 +48,15 @@ def test_the_file_has_the_keys_that_tools_rely_on(tmp_path: Path) -> None:
     assert data["metrics"] == {"top1": 81.25, "top1_k10": 80.0}
 
 
+def test_a_reader_of_the_old_result_is_not_disturbed(tmp_path: Path) -> None:
+    path = tmp_path / "knn.json"
+    write_result(path, RESULT)
+    with path.open() as reader:
+        write_result(path, replace(RESULT, seed=4))
+        assert json.load(reader)["seed"] == 3
+    assert read_results(tmp_path)[0].seed == 4
+
+
 def test_a_failed_write_leaves_the_old_result_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from datetime import timedelta
@@ -52,7 +53,10 @@ def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
     if comm.world_size() == 1 or not any(p.requires_grad for p in module.parameters()):
         return module
     ids = [device] if device.type == "cuda" else None
-    return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
+    with warnings.catch_warnings():
+        # torch 2.15 renames the flag, and its new name still copies buffers once at the start.
+        warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+        return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
 
 
 def without_gradient_averaging(module: nn.Module) -> ContextManager[Any]:

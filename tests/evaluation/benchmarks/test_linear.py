@@ -102,6 +102,8 @@ def test_standardised_features_have_the_statistics_of_training_and_any_scale_is_
 
     loud = replace(plain, encode=huge, cache={})
     assert benchmark.run(loud) == pytest.approx(benchmark.run(plain), abs=2)
+    far = replace(plain, encode=lambda images: images.flatten(1) + 100, cache={})
+    assert benchmark.run(far)["top1"] > 95  # only if test features move like training features
     constant = replace(plain, encode=lambda images: torch.ones(len(images), 48), cache={})
     assert 10 < benchmark.run(constant)["top1"] < 40  # one class for all, and no division by zero
 

@@ -21,7 +21,7 @@ class ResNet(ScaledResNet):
     feature_dim = 512 x width for depths 18 and 34, 2048 x width for 50, 101 and 152.
     The widths 2, 4 and 5 of the SwAV paper multiply every stage and the stem: ResNet-50 has 24 M,
     94 M, 375 M and 586 M parameters at width 1, 2, 4 and 5. Any image size is accepted.
-    Reference: He et al. 2016, arXiv 1512.03385; Caron et al. 2020, section 4.1 and figure 2.
+    Reference: He et al. 2016, arXiv 1512.03385; Caron et al. 2020, appendix B.2 (widths).
     """
 
     @dataclass(frozen=True, kw_only=True)
