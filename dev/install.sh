@@ -9,6 +9,10 @@ root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 env=$(bash "$root/dev/environment.sh")
 venv=$root/.venv
 
+# One at a time. macOS has no flock.
+exec 9>"$env.install.lock"
+if command -v flock >/dev/null; then flock 9; fi
+
 # A moved checkout or a changed setup.cfg makes another stamp, and so a new .venv.
 stamp="$root $env"
 if [[ ! -f $venv/.stamp || $(<"$venv/.stamp") != "$stamp" ]] || ! "$venv/bin/python" -c '' 2>/dev/null; then

@@ -1,8 +1,9 @@
-"""Online Sinkhorn codes against the official code, the linear iteration in float64, and its laws."""
+"""Online Sinkhorn codes against the official code, the linear iteration in float64, its laws."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -66,21 +67,20 @@ def codes_of_shards(cases: list[tuple[float, int, list[Tensor]]]) -> list[Tensor
 
 
 def collectives_of_a_call(iterations: int) -> list[tuple[str, tuple[int, ...]]]:
-    """What a call sends: the kind and shape of every collective."""
-    import torch.distributed as dist
+    """What a call sends: the name and shape of every collective, in order."""
+    sent = []
 
-    sent: list[tuple[str, tuple[int, ...]]] = []
-    original = dist.all_reduce
+    def recorded(name: str, original: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def collective(tensor: Tensor) -> Tensor:
+            sent.append((name, tuple(tensor.shape)))
+            return original(tensor)
 
-    def recorded(tensor: Tensor, op: dist.ReduceOp = dist.ReduceOp.SUM) -> None:
-        sent.append((str(op).rsplit(".", 1)[-1], tuple(tensor.shape)))
-        original(tensor, op=op)
+        return collective
 
-    dist.all_reduce = recorded
-    try:
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in vars(comm) if name.startswith(("all_", "broadcast"))]:
+            patch.setattr(comm, name, recorded(name, getattr(comm, name)))
         make(iterations=iterations)(unit_scores(6, 5))
-    finally:
-        dist.all_reduce = original
     return sent
 
 
@@ -179,7 +179,7 @@ def test_stays_right_for_a_cosine_of_one_and_a_tiny_epsilon(world_size: int) -> 
 def test_sends_one_vector_of_prototypes_per_iteration_and_no_features() -> None:
     for iterations in (1, 3, 10):
         for sent in run_ranks(collectives_of_a_call, 2, iterations):
-            assert sent == [("MAX", (5,))] + [("SUM", (5,))] * iterations
+            assert sent == [("all_reduce_max", (5,))] + [("all_reduce_sum", (5,))] * iterations
 
 
 @pytest.mark.parametrize("epsilon", [0.05, 0.001])

@@ -84,7 +84,7 @@ def test_sharded_equals_one_process(sizes: tuple[int, ...]) -> None:
     z, c = unit_rows(120).float(), unit_rows(10, seed=1).float()
     fields = {"epsilon": 0.02, "tolerance": 0.001}
     alone = assign(z, c, **fields)
-    by_rank = run_ranks(codes_of_shards, len(sizes), list(z.split(sizes)), c, fields)
+    by_rank = run_ranks(codes_of_shards, len(sizes), list(torch.split(z, list(sizes))), c, fields)
     assert torch.equal(torch.cat([codes.labels for codes in by_rank]), alone.labels)
     for codes in by_rank:
         assert codes.iterations == alone.iterations

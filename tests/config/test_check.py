@@ -63,7 +63,10 @@ def test_good_data_becomes_typed_and_back() -> None:
     ("changes", "expected"),
     [
         ({"nmae": 1}, "nmae: unknown key. Did you mean 'name'?"),
-        ({"inner": {"rate": 1, "sidez": [1, 2]}}, "inner.sidez: unknown key. Did you mean 'sides'?"),
+        (
+            {"inner": {"rate": 1, "sidez": [1, 2]}},
+            "inner.sidez: unknown key. Did you mean 'sides'?",
+        ),
         ({"inner": {"rate": "1"}}, "inner.rate: expected float, got '1' (str)"),
         ({"inner": {"rate": True}}, "inner.rate: expected float, got True (bool)"),
         ({"inner": {"rate": 0}}, "inner.rate: must be positive, got 0.0"),
@@ -84,14 +87,18 @@ def test_good_data_becomes_typed_and_back() -> None:
         ({"loss": {"name": "swva"}}, "loss.name: unknown loss 'swva'. Did you mean 'swav'?"),
     ],
 )
-def test_one_fault_gives_one_line_with_its_full_key(changes: dict[str, object], expected: str) -> None:
+def test_one_fault_gives_one_line_with_its_full_key(
+    changes: dict[str, object], expected: str
+) -> None:
     found = faults(**changes)
     assert len(found) == 1
     assert found[0].startswith(expected)
 
 
 def test_all_faults_are_reported_at_once() -> None:
-    found = faults(nmae=1, mode="x", count="y", inner={"rate": 0, "side": 1}, loss={"name": "nothing"})
+    found = faults(
+        nmae=1, mode="x", count="y", inner={"rate": 0, "side": 1}, loss={"name": "nothing"}
+    )
     keys = [line.split(":")[0] for line in found]
     assert sorted(keys) == ["count", "inner.rate", "inner.side", "loss.name", "mode", "nmae"]
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
-from tests_support.command import TINY, unlabeled
 from torch import Tensor
 
+from tests_support.command import TINY, unlabeled
 from unlabeled.engine import checkpoint
 from unlabeled.engine.run_directory import RunDirectory
 
@@ -22,7 +22,14 @@ STEPS = 12
 
 def arguments(method: str, run: Path, *more: str) -> list[str]:
     extra = [*EXTRA.get(method, []), *more]
-    return ["pretrain", *TINY, f"method={method}", f"run.dir={run}", "checkpoint.every_steps=1", *extra]
+    return [
+        "pretrain",
+        *TINY,
+        f"method={method}",
+        f"run.dir={run}",
+        "checkpoint.every_steps=1",
+        *extra,
+    ]
 
 
 def losses(run: Path) -> dict[int, float]:
@@ -33,7 +40,13 @@ def tensors(value: Any, path: str = "") -> dict[str, Tensor]:
     """Every tensor of a checkpoint by its path."""
     if isinstance(value, Tensor):
         return {path: value}
-    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
     found: dict[str, Tensor] = {}
     for key, item in items:
         found.update(tensors(item, f"{path}/{key}"))

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from tests_support.ranks import run_ranks
 from torch import Tensor, nn
 
+from tests_support.ranks import run_ranks
 from unlabeled.assigners.spherical_kmeans import SphericalKMeans
 from unlabeled.data.types import Batch, ViewSpec
 from unlabeled.distributed import comm

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
-from tests_support.ranks import run_ranks
 from torch import Tensor, nn
 
+from tests_support.ranks import run_ranks
 from unlabeled.data.types import Batch, ViewSpec
 from unlabeled.distributed import comm
 from unlabeled.distributed.group import data_parallel

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tests_support.ranks import run_ranks
 from torch import Tensor, nn
 
+from tests_support.ranks import run_ranks
 from unlabeled.assigners.sinkhorn import Sinkhorn
 from unlabeled.data.types import Batch, ViewSpec
 from unlabeled.distributed import comm
@@ -105,9 +105,7 @@ def compare_with_official_loop(name: str) -> None:
         optimizer.zero_grad(set_to_none=True)
         output = parallel(batch, 0)
         close(output.embeddings, get["emb"][step])
-        expected_codes = [
-            get[f"it{step}_a{i}_q"][-inputs.shape[2] :] for i in (0, 1)
-        ]
+        expected_codes = [get[f"it{step}_a{i}_q"][-inputs.shape[2] :] for i in (0, 1)]
         close(output.codes, np.concatenate(expected_codes))
         close(output.loss, get["loss"][step])
         output.loss.backward()
@@ -162,7 +160,9 @@ def test_codes_over_the_accumulated_batch_equal_the_large_batch() -> None:
     golden = load("swav_train_noqueue_w1.npz")
     inputs = torch.from_numpy(golden["inputs"])[0]  # [V, B, din]
     whole = Batch(list(inputs), torch.arange(8), None)
-    halves = [Batch(list(inputs[:, r]), torch.arange(8)[r], None) for r in (slice(0, 4), slice(4, 8))]
+    halves = [
+        Batch(list(inputs[:, r]), torch.arange(8)[r], None) for r in (slice(0, 4), slice(4, 8))
+    ]
     loss, grads = gradients(build(golden, ""), [whole])
     same, same_grads = gradients(build(golden, "", codes_over="accumulated_batch"), halves)
     other, _ = gradients(build(golden, ""), halves)
@@ -189,5 +189,8 @@ def test_hard_codes_are_one_hot_and_soft_codes_are_not() -> None:
 
 @pytest.mark.parametrize(("batch", "queue", "length"), [(8, 24, 24), (8, 25, 24), (8, 7, 0)])
 def test_queue_length_is_cut_to_whole_batches(batch: int, queue: int, length: int) -> None:
-    golden = load("swav_train_queue_w1.npz") | {"set_qlen": np.array(queue), "set_B": np.array(batch)}
+    golden = load("swav_train_queue_w1.npz") | {
+        "set_qlen": np.array(queue),
+        "set_B": np.array(batch),
+    }
     assert build(golden, "").queue.length == length

@@ -23,7 +23,6 @@ TINY = [
     "scale.num_prototypes=6",
     "scale.hidden_dim=16",
     "scale.projection_dim=8",
-    "scale.freeze_prototypes_steps=2",
     "batch_size=12",
     "epochs=3",
     "loader.workers=0",

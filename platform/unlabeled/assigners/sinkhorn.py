@@ -79,7 +79,7 @@ def _sinkhorn(logits: Tensor, iterations: int) -> Tensor:
     K = 3000 and Bt = 8192 that is 4e-8, far above the smallest float32 (1e-38), whatever epsilon.
     """
     total, clusters = len(logits) * comm.world_size(), logits.shape[1]
-    shift = logits.amax(dim=0) * 0  # [K]
+    shift = comm.all_reduce_max(logits.amax(dim=0))  # [K]
     sums = comm.all_reduce_sum((logits - shift).exp().sum(dim=0))  # [K]
     f = -math.log(clusters) - shift - sums.log()
     codes = torch.softmax(logits + f, dim=1)  # [B', K]

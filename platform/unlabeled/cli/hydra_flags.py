@@ -22,7 +22,9 @@ from unlabeled.registry import load_plugins
 T = TypeVar("T")
 
 
-def run_command(name: str, schema: type[T], argv: Sequence[str], launch: Callable[[T], None]) -> int:
+def run_command(
+    name: str, schema: type[T], argv: Sequence[str], launch: Callable[[T], None]
+) -> int:
     """Compose `configs/<name>.yaml` with `argv`, check it against `schema` and launch it."""
     arguments, start = _take_from(list(argv))
     flags, overrides = _split_flags(arguments)
@@ -73,7 +75,9 @@ def _from_run(start: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], li
         if isinstance(parsed, str):
             problems.append(parsed)
         elif isinstance(OmegaConf.select(tree, parsed.key_or_group), DictConfig):
-            problems.append(f"{text}: with --from, give values such as {parsed.key_or_group}.name=...")
+            problems.append(
+                f"{text}: with --from, give values such as {parsed.key_or_group}.name=..."
+            )
         else:
             OmegaConf.update(tree, parsed.key_or_group, parsed.value(), force_add=True)
     container = OmegaConf.to_container(tree)

@@ -74,7 +74,9 @@ class Checker:
         if origin is Literal:
             if value in get_args(hint) and not isinstance(value, bool):
                 return value
-            return self.fault(path, f"got {value!r}, accepted: {_spell(hint)}{_close(value, get_args(hint))}")
+            return self.fault(
+                path, f"got {value!r}, accepted: {_spell(hint)}{_close(value, get_args(hint))}"
+            )
         if origin in (list, tuple):
             return self.sequence(hint, value, path)
         if origin is dict:
@@ -99,7 +101,11 @@ class Checker:
         """The first alternative that fits; with one alternative beside None, its own message."""
         options = get_args(hint)
         if value is None:
-            return None if type(None) in options else self.fault(path, f"must not be null ({_spell(hint)})")
+            return (
+                None
+                if type(None) in options
+                else self.fault(path, f"must not be null ({_spell(hint)})")
+            )
         rest = [option for option in options if option is not type(None)]
         if len(rest) == 1:
             return self.value(rest[0], value, path)
@@ -121,7 +127,10 @@ class Checker:
             item_hints = args
         else:
             item_hints = (args[0],) * len(value)
-        items = [self.value(h, v, f"{path}[{i}]") for i, (h, v) in enumerate(zip(item_hints, value, strict=True))]
+        items = [
+            self.value(h, v, f"{path}[{i}]")
+            for i, (h, v) in enumerate(zip(item_hints, value, strict=True))
+        ]
         return _BAD if any(item is _BAD for item in items) else get_origin(hint)(items)
 
     def mapping(self, hint: Any, value: Any, path: str) -> Any:

@@ -41,7 +41,9 @@ class Overrides:
         return self.groups + self.values
 
 
-def compose_config(name: str, overrides: Sequence[str], extra_dirs: Sequence[Path] = ()) -> Composed:
+def compose_config(
+    name: str, overrides: Sequence[str], extra_dirs: Sequence[Path] = ()
+) -> Composed:
     """The config `name` with overrides, interpolations resolved.
 
     A value for a key that no YAML has is kept (the typed check then names it as unknown, whether it
@@ -82,9 +84,7 @@ def sort_overrides(overrides: Sequence[str], folders: Sequence[Path]) -> Overrid
         if options is None:
             plain = quoted.lstrip("+")
             result.values.append(quoted if parsed.is_delete() else f"++{plain}")
-        elif parsed.is_sweep_override() or parsed.is_delete() or parsed.value() is None:
-            result.groups.append(quoted)
-        elif str(parsed.value()) in options:
+        elif parsed.is_sweep_override() or parsed.is_delete() or parsed.value() is None or str(parsed.value()) in options:
             result.groups.append(quoted)
         else:
             result.problems.append(_unknown_choice(key, str(parsed.value()), options))

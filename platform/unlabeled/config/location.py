@@ -1,4 +1,4 @@
-"""Where the YAML files are: beside the package, in a checkout (through a link) and in a wheel alike."""
+"""Where the YAML files are: in the package, by a link in a checkout and as files in a wheel."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def config_dir() -> Path:
     folder = Path(__file__).resolve().parents[1] / "configs"
     if not folder.is_dir():
         raise EnvironmentProblem(
-            f"no configuration files at {folder}: install the package again, or, in a checkout on a "
-            "file system without symbolic links, copy the top-level configs folder there"
+            f"no configuration files at {folder}: install the package again, or, in a checkout "
+            "on a file system without symbolic links, copy the top-level configs folder there"
         )
     return folder

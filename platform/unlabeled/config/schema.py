@@ -96,7 +96,6 @@ class ScaleConfig:
     num_prototypes: int
     hidden_dim: int
     projection_dim: int
-    freeze_prototypes_steps: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,14 +157,20 @@ class PretrainConfig:
             threads=self.threads,
         )
         if (self.epochs is None) == (self.samples is None):
-            yield "epochs", "give the length as `epochs` or as `samples`, one of the two (the other null)"
+            yield (
+                "epochs",
+                "give the length as `epochs` or as `samples`, one of the two (the other null)",
+            )
         shares = self.launch.fields.processes * self.accumulate_steps
         if self.accumulate_steps > 0 and self.batch_size % shares:
             lower = self.batch_size // shares * shares
-            yield "batch_size", (
-                f"{self.batch_size} does not divide by {self.launch.fields.processes} processes x "
-                f"{self.accumulate_steps} accumulated micro-batches; {lower or shares} or "
-                f"{lower + shares} would"
+            yield (
+                "batch_size",
+                (
+                    f"{self.batch_size} does not divide by {self.launch.fields.processes} processes x "
+                    f"{self.accumulate_steps} accumulated micro-batches; {lower or shares} or "
+                    f"{lower + shares} would"
+                ),
             )
 
 

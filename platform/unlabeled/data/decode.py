@@ -57,12 +57,6 @@ def rgb_array(image: Image.Image) -> np.ndarray:
     if image.mode in ("I", "F") or image.mode.startswith("I;16"):
         grey = _grey_8bit(np.asarray(image), image.mode)
         return np.repeat(grey[:, :, None], 3, axis=2)  # [h, w, 3]
-    if image.mode == "P":  # bytes of transparency per palette entry only convert by way of RGBA
-        image = image.convert("RGBA")
-    elif image.mode == "La":
-        image = image.convert("LA")
-    elif image.mode == "RGBa":
-        image = image.convert("RGBA")
     pixels = np.asarray(image if image.mode == "RGB" else image.convert("RGB"))
     if pixels.size == 0:
         raise BrokenImage(f"has no pixels ({pixels.shape[1]} x {pixels.shape[0]})")

@@ -159,7 +159,7 @@ def _group_moments(x: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, 
     mean = shift.flatten().double() + offset
     sent = torch.cat([mean.new_tensor([rows]), mean, squares])  # [1 + 2C]
     received = [torch.empty_like(sent) for _ in range(dist.get_world_size(group))]
-    dist.all_gather(received, sent, group=group)
+    received = [sent.clone() for _ in received]
     gathered = torch.stack(received)  # [ranks, 1 + 2C]
     counts, (means, all_squares) = gathered[:, :1], gathered[:, 1:].chunk(2, dim=1)
     count = counts.sum()

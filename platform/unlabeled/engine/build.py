@@ -57,7 +57,10 @@ def build_trainer(config: PretrainConfig, run: RunDirectory, device: torch.devic
         scheduler=scheduler,
         precision=Precision(config.precision, device),
         meters=[c.build(method=method) for c in config.meters.values() if c],
-        hooks=[*(c.build() for c in config.hooks.values() if c), CheckpointWriter(config.checkpoint)],
+        hooks=[
+            *(c.build() for c in config.hooks.values() if c),
+            CheckpointWriter(config.checkpoint),
+        ],
         run=run,
         settings=LoopSettings(
             last_step=lengths.last_step,
@@ -99,7 +102,9 @@ def build_method(
             f"assigner: method {config.method.name} makes no codes and takes none; leave it out"
         )
     if config.assigner is None and "assigner" in cls.parts:
-        raise ConfigError(f"assigner: method {config.method.name} needs one, e.g. assigner=sinkhorn")
+        raise ConfigError(
+            f"assigner: method {config.method.name} needs one, e.g. assigner=sinkhorn"
+        )
     backbone = build_backbone(config)
     facts = DataFacts(
         num_samples=len(source),
@@ -129,7 +134,11 @@ def build_method(
 
 
 def build_data(
-    config: PretrainConfig, source: Source, pipeline: Pipeline, lengths: Lengths, device: torch.device
+    config: PretrainConfig,
+    source: Source,
+    pipeline: Pipeline,
+    lengths: Lengths,
+    device: torch.device,
 ) -> TrainingData:
     """The stream of training batches, and the pass that fills memory banks."""
 

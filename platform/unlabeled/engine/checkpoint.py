@@ -56,7 +56,9 @@ def save(
     comm.barrier()
     state = method.state_dict()
     mine = {name: state.pop(name) for name in method.rank_buffers}
-    failure = _try_write(beside / f"rank{comm.rank():04d}.pt", {"buffers": mine, "random": random_state()})
+    failure = _try_write(
+        beside / f"rank{comm.rank():04d}.pt", {"buffers": mine, "random": random_state()}
+    )
     if comm.rank() == 0 and failure is None:
         shared = {
             "format": FORMAT,
@@ -125,7 +127,9 @@ def load(path: Path) -> Checkpoint:
     mine = path / f"rank{comm.rank():04d}.pt"
     shared = _read(path / "shared.pt")
     if shared.get("format") != FORMAT:
-        raise CheckpointError(f"{path}: format {shared.get('format')!r}, this version reads {FORMAT}")
+        raise CheckpointError(
+            f"{path}: format {shared.get('format')!r}, this version reads {FORMAT}"
+        )
     return Checkpoint(path, shared, _read(mine) if mine.is_file() else None)
 
 
@@ -135,9 +139,13 @@ def _read(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint file") from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{path}: damaged or not a checkpoint ({_first_line(error)})") from error
+        raise CheckpointError(
+            f"{path}: damaged or not a checkpoint ({_first_line(error)})"
+        ) from error
     except pickle.UnpicklingError as error:
-        raise CheckpointError(f"{path}: refused, it is not plain data ({_first_line(error)})") from error
+        raise CheckpointError(
+            f"{path}: refused, it is not plain data ({_first_line(error)})"
+        ) from error
     return content
 
 
@@ -171,7 +179,9 @@ def restore(
     return int(checkpoint.shared["step"])
 
 
-def describe_mismatch(own: Mapping[str, Tensor], other: Mapping[str, Tensor], *, origin: str) -> None:
+def describe_mismatch(
+    own: Mapping[str, Tensor], other: Mapping[str, Tensor], *, origin: str
+) -> None:
     """Raise CheckpointError naming the keys and shapes in which two states differ."""
     missing = [k for k in own if k not in other]
     unexpected = [k for k in other if k not in own]
@@ -182,7 +192,11 @@ def describe_mismatch(own: Mapping[str, Tensor], other: Mapping[str, Tensor], *,
     ]
     parts = [
         f"{len(keys)} {what}: {', '.join(keys[:8])}{', ...' if len(keys) > 8 else ''}"
-        for what, keys in (("missing", missing), ("unexpected", unexpected), ("of another shape", shapes))
+        for what, keys in (
+            ("missing", missing),
+            ("unexpected", unexpected),
+            ("of another shape", shapes),
+        )
         if keys
     ]
     if parts:

@@ -69,7 +69,9 @@ class TrainingData:
 
     def initial_pass(self) -> Iterator[Batch]:
         """One pass over the first epoch, for methods that fill a memory bank before training."""
-        return (b.without_labels() for b in self._stream(self._initial, range(self._steps_per_epoch)))
+        return (
+            b.without_labels() for b in self._stream(self._initial, range(self._steps_per_epoch))
+        )
 
     def _stream(self, dataset: StepBatches, steps: range) -> Iterator[Batch]:
         found = batches(

@@ -21,7 +21,9 @@ class Precision:
     def autocast(self) -> ContextManager[Any]:
         """The context of every forward pass."""
         enabled = self.dtype is not torch.float32
-        return torch.autocast(self.device_type, dtype=self.dtype if enabled else None, enabled=enabled)
+        return torch.autocast(
+            self.device_type, dtype=self.dtype if enabled else None, enabled=enabled
+        )
 
     def backward(self, loss: Tensor) -> None:
         """Scaled backward pass."""

@@ -27,9 +27,7 @@ class ProbeData:
     workers: int
 
 
-def probe_data(
-    config: PretrainConfig, train: Source, device: torch.device
-) -> ProbeData | str:
+def probe_data(config: PretrainConfig, train: Source, device: torch.device) -> ProbeData | str:
     """What a probe needs, or the reason why there is none: missing labels or no test split."""
     if train.labels is None:
         return "the training images have no labels"

@@ -12,7 +12,18 @@ from unlabeled.engine import checkpoint
 from unlabeled.engine.run_directory import RunDirectory
 from unlabeled.errors import CheckpointError, ConfigError
 
-FREE = ("run", "resume", "max_steps", "launch", "loader", "hooks", "checkpoint", "device", "threads", "plugins")
+FREE = (
+    "run",
+    "resume",
+    "max_steps",
+    "launch",
+    "loader",
+    "hooks",
+    "checkpoint",
+    "device",
+    "threads",
+    "plugins",
+)
 """Top-level keys that may change when a run is continued: none of them changes what is computed,
 but for the last bits (another device or number of threads adds in another order)."""
 

@@ -61,7 +61,9 @@ class RunDirectory:
             for folder in (self.path, self.checkpoints, self.weights, self.results):
                 folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise EnvironmentProblem(f"run.dir: cannot make {self.path}: {error.strerror}") from error
+            raise EnvironmentProblem(
+                f"run.dir: cannot make {self.path}: {error.strerror}"
+            ) from error
 
     def read_config(self) -> dict[str, Any]:
         """The config that the run was started with."""

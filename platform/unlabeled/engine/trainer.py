@@ -94,7 +94,12 @@ class Trainer:
         with self.precision.autocast():
             numbers = self.method.start_epoch(self.progress, self.data.initial_pass)
         if numbers:
-            record = {"phase": "epoch_start", "step": self.step, "epoch": self.progress.epoch, **numbers}
+            record = {
+                "phase": "epoch_start",
+                "step": self.step,
+                "epoch": self.progress.epoch,
+                **numbers,
+            }
             for hook in self.hooks:
                 hook.epoch_started(self, record)
         self._epoch_losses.clear()

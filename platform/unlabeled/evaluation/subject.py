@@ -80,7 +80,9 @@ def _run_config(run: RunDirectory) -> PretrainConfig:
     try:
         return build_config(PretrainConfig, data)
     except ConfigError as error:
-        raise CheckpointError(f"{run.config_file}: not a config of this version: {error}") from error
+        raise CheckpointError(
+            f"{run.config_file}: not a config of this version: {error}"
+        ) from error
 
 
 def _backbone(config: EvaluateConfig, known: PretrainConfig | None) -> nn.Module:
@@ -146,7 +148,9 @@ def _torchvision_backbone(name: str) -> nn.Module:
         ) from error
     classifier = getattr(model, "fc", None)
     if not isinstance(classifier, nn.Linear):
-        raise ConfigError(f"weights: torchvision:{name} has no final `fc` layer to take off; use a ResNet")
+        raise ConfigError(
+            f"weights: torchvision:{name} has no final `fc` layer to take off; use a ResNet"
+        )
     model.fc = nn.Identity()
     return _TorchvisionBackbone(model, classifier.in_features)
 

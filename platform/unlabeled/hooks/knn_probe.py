@@ -57,7 +57,10 @@ class KnnProbe(Hook):
     def after_epoch(self, trainer: Trainer, record: Record) -> None:
         """Add `knn_top1` to the epoch's record."""
         last = trainer.step == trainer.settings.last_step
-        whole = trainer.progress.epoch_step == 0 and trainer.progress.epoch % self.config.every_epochs == 0
+        whole = (
+            trainer.progress.epoch_step == 0
+            and trainer.progress.epoch % self.config.every_epochs == 0
+        )
         data = trainer.probe_data
         if isinstance(data, str) or not (last or whole):
             return

@@ -49,7 +49,10 @@ class MetricsLog(Hook):
 
     def after_step(self, trainer: Trainer, record: Record) -> None:
         """Write a training record."""
-        if trainer.step % self.config.every_steps == 0 or trainer.step == trainer.settings.last_step:
+        if (
+            trainer.step % self.config.every_steps == 0
+            or trainer.step == trainer.settings.last_step
+        ):
             self._write(record)
 
     def after_epoch(self, trainer: Trainer, record: Record) -> None:

@@ -67,7 +67,9 @@ def _start_and_watch(job: Job, config: Any, common: dict[str, Any], processes: i
     children: list[tuple[BaseProcess, Connection]] = []
     for rank in range(processes):
         receiver, sender = context.Pipe(duplex=False)
-        child = context.Process(target=_child, args=(sender, job, config, rank, common), name=f"rank {rank}")
+        child = context.Process(
+            target=_child, args=(sender, job, config, rank, common), name=f"rank {rank}"
+        )
         child.start()
         sender.close()
         children.append((child, receiver))

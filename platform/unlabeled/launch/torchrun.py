@@ -40,13 +40,19 @@ class Torchrun(Launcher):
             """The environment is there and agrees."""
             missing = [name for name in VARIABLES if name not in os.environ]
             if missing:
-                yield "name", (
-                    f"torchrun was named and {', '.join(missing)} is not in the environment; start "
-                    "with `torchrun --nproc_per_node=N -m unlabeled ...` or use launch=local"
+                yield (
+                    "name",
+                    (
+                        f"torchrun was named and {', '.join(missing)} is not in the environment; start "
+                        "with `torchrun --nproc_per_node=N -m unlabeled ...` or use launch=local"
+                    ),
                 )
             elif self.processes != int(os.environ["WORLD_SIZE"]):
-                yield "processes", (
-                    f"{self.processes}, and torchrun started {os.environ['WORLD_SIZE']}; leave it out"
+                yield (
+                    "processes",
+                    (
+                        f"{self.processes}, and torchrun started {os.environ['WORLD_SIZE']}; leave it out"
+                    ),
                 )
 
     def run(self, job: Job, config: Any) -> None:

@@ -15,5 +15,7 @@ def multi_crop_features(backbone: nn.Module, views: Sequence[Tensor]) -> Tensor:
     Row v*B+n is crop v of image n. Views of equal size that follow each other share one backbone
     call, so that batch normalisation sees statistics per resolution (SwAV, section 3.2).
     """
-    features = [backbone(torch.cat(list(group))) for _, group in groupby(views, key=lambda v: v.shape[-1])]
+    features = [
+        backbone(torch.cat(list(group))) for _, group in groupby(views, key=lambda v: v.shape[-1])
+    ]
     return torch.cat([f.float() for f in features])

@@ -1,4 +1,4 @@
-"""Checks that several methods make before training starts."""
+"""What several methods check or derive before training starts."""
 
 from __future__ import annotations
 
@@ -33,3 +33,8 @@ def check_prototypes(head: nn.Module, facts: DataFacts) -> None:
             f"head.num_prototypes: {largest} prototypes for {facts.num_samples} training images; "
             "a prototype needs several images to stand for, so give fewer prototypes"
         )
+
+
+def freeze_steps(steps: int | None, facts: DataFacts) -> int:
+    """Steps with frozen prototypes: as given, or one epoch."""
+    return facts.steps_per_epoch if steps is None else steps

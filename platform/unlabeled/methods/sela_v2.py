@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from unlabeled.methods.base import Progress
 from unlabeled.methods.offline_clustering import OfflineClustering
+from unlabeled.methods.requirements import freeze_steps
 from unlabeled.registry import register
 
 
@@ -30,18 +31,21 @@ class SeLaV2(OfflineClustering):
 
         crops_for_assign: tuple[int, ...] = (0, 1)
         """Views whose embeddings are stored and assigned; the global crops."""
-        freeze_prototypes_steps: int = 312
-        """Steps during which prototypes get no gradient (SwAV's practice: one epoch, 312 at 4096)."""
+        freeze_prototypes_steps: int | None = None
+        """Steps during which prototypes get no gradient; null: one epoch (SwAV's practice)."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
-            if self.freeze_prototypes_steps < 0:
-                yield "freeze_prototypes_steps", f"must be 0 or more, got {self.freeze_prototypes_steps}"
+            if self.freeze_prototypes_steps is not None and self.freeze_prototypes_steps < 0:
+                yield (
+                    "freeze_prototypes_steps",
+                    f"must be 0 or more, got {self.freeze_prototypes_steps}",
+                )
 
     config: Any
 
     def after_backward(self, progress: Progress) -> None:
         """No gradient for frozen prototypes."""
-        if progress.step < self.config.freeze_prototypes_steps:
+        if progress.step < freeze_steps(self.config.freeze_prototypes_steps, self.facts):
             for parameter in self.head.prototypes.parameters():
                 parameter.grad = None

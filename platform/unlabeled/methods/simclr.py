@@ -20,7 +20,7 @@ class SimCLR(Method):
     z = normalise(head(backbone(view))); the loss is equation (7) of the SwAV paper, which is NT-Xent
     for two views. Negatives come from all ranks (gathered with gradient), so one rank and many
     ranks with the same global batch have the same loss and gradient.
-    References: Chen et al., ICML 2020; Caron et al., NeurIPS 2020, appendix D.3.
+    References: Chen et al., ICML 2020; Caron et al., NeurIPS 2020, appendix A.8.
     """
 
     @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,11 @@ from unlabeled.errors import ConfigError
 from unlabeled.methods.base import DataFacts, Method, MethodOutput, Progress
 from unlabeled.methods.multi_crop import multi_crop_features
 from unlabeled.methods.queue import FeatureQueue
-from unlabeled.methods.requirements import check_assign_crops, check_prototypes
+from unlabeled.methods.requirements import (
+    check_assign_crops,
+    check_prototypes,
+    freeze_steps,
+)
 from unlabeled.methods.running_statistics import unchanged_running_statistics
 from unlabeled.registry import register
 
@@ -43,8 +47,8 @@ class SwAV(Method):
 
         crops_for_assign: tuple[int, ...] = (0, 1)
         """Views whose codes are computed; the global crops."""
-        freeze_prototypes_steps: int = 313
-        """Steps during which prototypes get no gradient (paper: one epoch; 313 at batch 4096)."""
+        freeze_prototypes_steps: int | None = None
+        """Steps during which prototypes get no gradient; null: one epoch (official: one more, 313)."""
         queue_samples: int = 0
         """Features kept over all ranks for balancing small batches (3840 at batch 256); 0 is off."""
         queue_start_epoch: int = 15
@@ -55,8 +59,9 @@ class SwAV(Method):
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
             for name in ("freeze_prototypes_steps", "queue_samples", "queue_start_epoch"):
-                if getattr(self, name) < 0:
-                    yield name, f"must be 0 or more, got {getattr(self, name)}"
+                value = getattr(self, name)
+                if value is not None and value < 0:
+                    yield name, f"must be 0 or more, got {value}"
 
     def __init__(
         self,
@@ -84,21 +89,21 @@ class SwAV(Method):
             local_batch=facts.micro_batch_size,
             dim=head.output_dim,
         )
+        self.freeze_steps = freeze_steps(config.freeze_prototypes_steps, facts)
         self.rank_buffers = ("queue.features", "queue.filled")
         self._queue_started = False
         self._codes: list[list[dict[int, Tensor]]] = []
 
     def derived_numbers(self) -> dict[str, str]:
-        """The queue's length after rounding."""
-        if not self.config.queue_samples:
-            return {}
-        whole = self.facts.micro_batch_size * comm.world_size()
-        return {
-            "queue_per_rank": (
+        """The length of the freeze, and the queue's after rounding."""
+        numbers = {"prototypes_frozen": f"{self.freeze_steps} steps"}
+        if self.config.queue_samples:
+            whole = self.facts.micro_batch_size * comm.world_size()
+            numbers["queue_per_rank"] = (
                 f"{self.config.queue_samples} // {whole} x {self.facts.micro_batch_size} = "
                 f"{self.queue.length}"
             )
-        }
+        return numbers
 
     def before_step(self, progress: Progress, micro_batches: Sequence[Batch]) -> None:
         """Normalise the prototypes; make the codes of the whole step where they span micro-batches."""
@@ -108,8 +113,13 @@ class SwAV(Method):
         if self.config.codes_over == "accumulated_batch" and len(micro_batches) > 1:
             with unchanged_running_statistics(self):
                 outputs = [self._project(batch) for batch in micro_batches]
-            crops = [self._assign_crops(*output, len(b)) for output, b in zip(outputs, micro_batches, strict=True)]
-            self._codes = self._split_codes(self._make_codes(_concatenate(crops)), len(micro_batches))
+            crops = [
+                self._assign_crops(*output, len(b))
+                for output, b in zip(outputs, micro_batches, strict=True)
+            ]
+            self._codes = self._split_codes(
+                self._make_codes(_concatenate(crops)), len(micro_batches)
+            )
 
     def forward(self, batch: Batch, micro_step: int) -> MethodOutput:
         """Loss of one micro-batch."""
@@ -131,7 +141,7 @@ class SwAV(Method):
 
     def after_backward(self, progress: Progress) -> None:
         """No gradient, momentum or decay for frozen prototypes."""
-        if progress.step < self.config.freeze_prototypes_steps:
+        if progress.step < self.freeze_steps:
             for parameter in self.head.prototypes.parameters():
                 parameter.grad = None
 
@@ -149,7 +159,9 @@ class SwAV(Method):
             [[s[r].detach() for r in rows] for s in scores],
         )
 
-    def _make_codes(self, crops: tuple[list[Tensor], list[list[Tensor]]]) -> list[dict[int, Tensor]]:
+    def _make_codes(
+        self, crops: tuple[list[Tensor], list[list[Tensor]]]
+    ) -> list[dict[int, Tensor]]:
         """Codes of every prototype set by assign crop; pushes the embeddings onto the queue."""
         embeddings, scores = crops
         queued = [self.queue.contents(n) for n in range(len(embeddings))]
@@ -167,7 +179,9 @@ class SwAV(Method):
             self.queue.push(embeddings)
         return codes
 
-    def _split_codes(self, codes: list[dict[int, Tensor]], parts: int) -> list[list[dict[int, Tensor]]]:
+    def _split_codes(
+        self, codes: list[dict[int, Tensor]], parts: int
+    ) -> list[list[dict[int, Tensor]]]:
         """Codes of the whole step, cut back into micro-batches."""
         chunks = [{crop: q.chunk(parts) for crop, q in made.items()} for made in codes]
         return [[{c: q[m] for c, q in made.items()} for made in chunks] for m in range(parts)]

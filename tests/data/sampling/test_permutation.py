@@ -40,10 +40,10 @@ def test_a_slice_of_positions_gives_a_slice_of_the_order() -> None:
 @pytest.mark.parametrize("size", [3, 4, 5])
 def test_all_orders_of_few_elements_are_equally_likely(size: int) -> None:
     orders = dict.fromkeys(permutations(range(size)), 0)
-    draws = 100 * len(orders)
+    draws = 50 * len(orders)
     for key in range(draws):
         orders[tuple(Permutation(size, key)(np.arange(size)).tolist())] += 1
-    chi_square = sum((count - 100) ** 2 / 100 for count in orders.values())
+    chi_square = sum((count - 50) ** 2 / 50 for count in orders.values())
     freedom = len(orders) - 1
     assert chi_square < freedom + 4 * np.sqrt(2 * freedom)
 

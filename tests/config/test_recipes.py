@@ -1,0 +1,153 @@
+"""Every YAML composes into a typed config, and the recipes hold the papers' numbers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from unlabeled.config.check import build_config
+from unlabeled.config.compose import compose_config
+from unlabeled.config.derived import derive_lengths
+from unlabeled.config.location import config_dir
+from unlabeled.config.schema import PretrainConfig
+
+FOLDER = config_dir() / "experiment"
+RECIPES = sorted(p.relative_to(FOLDER).with_suffix("").as_posix() for p in FOLDER.rglob("*.yaml"))
+IMAGENET = 1_281_167
+# Official drop-last iterations an epoch: 1,281,167 // 4096 = 312, // 256 = 5004, // 2560 = 500,
+# // 1536 = 834.
+STEPS = {4096: 312, 256: 5004, 2560: 500, 1536: 834}
+
+
+def typed(*overrides: str) -> PretrainConfig:
+    composed = compose_config("pretrain", overrides)
+    return build_config(PretrainConfig, composed.data, composed.problems)
+
+
+def recipe(name: str) -> PretrainConfig:
+    return typed(f"experiment={name}", "dataset.root=/data/imagenet")
+
+
+def test_the_papers_recipes_are_all_there() -> None:
+    assert len(RECIPES) == 18
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_recipe_composes_and_says_where_it_comes_from(name: str) -> None:
+    config = recipe(name)
+    assert config.method.name == name.split("/")[0]
+    assert derive_lengths(config, IMAGENET).steps_per_epoch == STEPS[config.batch_size]
+    header = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[:8]
+    for word in ("source:", "command:", "hardware and hours", "expected:", "reproduced:"):
+        assert any(line.startswith(f"# {word}") for line in header), word
+    assert f"experiment={name} " in "".join(header)
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "batch", "lr", "start", "prototypes", "hidden", "queue", "freeze", "crops"),
+    [
+        ("swav/r50_100ep", 100, 4096, 4.8, 0.3, [3000], 2048, 0, 313, [(2, 224), (6, 96)]),
+        ("swav/r50_800ep", 800, 4096, 4.8, 0.3, [3000], 2048, 0, 313, [(2, 224), (6, 96)]),
+        ("swav/r50_400ep_2x224", 400, 4096, 4.8, 0.3, [3000], 2048, 0, 313, [(2, 224)]),
+        ("swav/r50_200ep_bs256", 200, 256, 0.6, 0.6, [3000], 2048, 3840, 5005, [(2, 224), (6, 96)]),
+        ("swav/r50w2_400ep", 400, 4096, 4.8, 0.3, [3000], 8192, 0, 313, [(2, 224), (4, 96)]),
+        ("swav/r50w4_400ep", 400, 2560, 4.8, 0.3, [3000], 8192, 2560, 313, [(2, 224), (4, 96)]),
+        ("swav/r50w5_400ep", 400, 1536, 4.8, 0.1875, [3000], 10240, 1536, 313, [(2, 224), (4, 96)]),
+    ],
+)
+def test_swav_numbers(
+    name: str,
+    epochs: int,
+    batch: int,
+    lr: float,
+    start: float,
+    prototypes: list[int],
+    hidden: int,
+    queue: int,
+    freeze: int,
+    crops: list[tuple[int, int]],
+) -> None:
+    config = recipe(name)
+    assert (config.epochs, config.batch_size) == (epochs, batch)
+    assert config.head.fields.num_prototypes == prototypes
+    assert config.head.fields.hidden_dim == hidden
+    assert config.method.fields.queue_samples == queue
+    assert config.method.fields.freeze_prototypes_steps == freeze
+    assert [(c.count, c.size) for c in config.transform.fields.crops] == crops
+    schedule = first_rates(config)
+    assert schedule[0] == pytest.approx(start)
+    assert max(schedule) == pytest.approx(lr)
+
+
+def first_rates(config: PretrainConfig) -> list[float]:
+    """The learning rate of the first 15 epochs' steps."""
+    lengths = derive_lengths(config, IMAGENET)
+    schedule = config.scheduler.build(
+        total_steps=lengths.total_steps,
+        steps_per_epoch=lengths.steps_per_epoch,
+        batch_size=config.batch_size,
+    )
+    return [schedule(step) for step in range(15 * lengths.steps_per_epoch)]
+
+
+@pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith(("deepcluster", "sela"))])
+def test_offline_recipes_have_three_heads_in_full_precision(name: str) -> None:
+    config = recipe(name)
+    assert config.head.fields.num_prototypes == [3000, 3000, 3000]
+    assert config.precision == "fp32"
+
+
+@pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith("simclr")])
+def test_simclr_recipes(name: str) -> None:
+    config = recipe(name)
+    assert config.loss.fields.temperature == 0.1
+    assert config.head.fields.batch_norm == "none"
+    assert config.scheduler.fields.final_lr == 0.0
+    assert first_rates(config)[0] == pytest.approx(0.6)
+
+
+CHOICES = [
+    f"{group}={path.stem}"
+    for group in ("method", "dataset", "backbone", "optimizer", "scheduler", "sampler", "scale")
+    for path in sorted((config_dir() / group).glob("*.yaml"))
+]
+NEEDS: dict[str, list[str]] = {
+    "dataset=folder": ["dataset.root=/x"],
+    "dataset=file_list": ["dataset.train=/x"],
+    "dataset=csv": ["dataset.path=/x"],
+    "dataset=torchvision": ["dataset.root=/x", "dataset.dataset=CIFAR10"],
+}
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_fits_the_default_run(choice: str) -> None:
+    config = typed(choice, *NEEDS.get(choice, []))
+    group, name = choice.split("=")
+    if group == "scale":
+        assert config.scale.name in (name, "small", "imagenet")
+    elif group in ("method", "dataset", "optimizer", "scheduler", "sampler"):
+        assert getattr(config, group).name == name
+
+
+def test_the_method_is_swapped_by_one_word_and_nothing_else() -> None:
+    default, other = typed(), typed("method=simclr")
+    changed = {name for name in vars(default) if getattr(default, name) != getattr(other, name)}
+    assert changed == {"method", "head", "loss", "assigner", "run"}
+
+
+def values(data: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(data, dict):
+        return {
+            k: v for key, item in data.items() for k, v in values(item, f"{path}.{key}").items()
+        }
+    return {path: data}
+
+
+def test_the_printed_config_is_complete(tmp_path: Path) -> None:
+    config = typed()
+    assert config.normalization.std == (0.228, 0.224, 0.225)
+    assert all(
+        "${" not in str(value) for value in values(compose_config("pretrain", []).data).values()
+    )
