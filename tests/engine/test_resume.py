@@ -78,7 +78,8 @@ def test_killed_at_random_steps_equals_never_stopped(method: str, tmp_path: Path
     deaths = sorted(draw.sample(range(1, STEPS), 3))
     kill = [
         "plugins=[tests_support.kill_at_step]",
-        f"+hooks.kill={{name: kill_at_step, steps: {deaths}, memory: '{tmp_path / 'deaths'}', rank: 0}}",
+        f"+hooks.kill={{name: kill_at_step, steps: {deaths}, "
+        f"memory: '{tmp_path / 'deaths'}', rank: 0}}",
     ]
     for _ in deaths:
         killed = unlabeled(*arguments(method, tmp_path / "killed", *kill), cwd=tmp_path)

@@ -25,7 +25,7 @@ STEPS_PER_EPOCH = 4
 
 
 def build(golden: dict[str, np.ndarray], prefix: str, **config: object) -> SwAV:
-    """The toy network of the golden vectors: the identity, then Linear -> normalise -> prototypes."""
+    """The golden vectors' toy network: the identity, then Linear -> normalise -> prototypes."""
     batch, world = int(golden["set_B"]), int(golden["set_world"])
     head = PrototypesHead(
         PrototypesHead.Config(

@@ -100,16 +100,12 @@ class SinkhornDataset(OfflineAssigner):
             # The update of f, by the sums of the normalised rows; see assigners/sinkhorn.py for
             # its derivation and for why no sum can vanish.
             f = f + math.log(total / clusters) - sums.log()
-        marginal_error = (sums * clusters / total - 1).abs().max()
-        return (
-            labels,
-            iteration,
-            {
-                "sinkhorn_iterations": float(iteration),
-                "sinkhorn_change": float(change),
-                "marginal_error": float(marginal_error),
-            },
-        )
+        scalars = {
+            "sinkhorn_iterations": float(iteration),
+            "sinkhorn_change": float(change),
+            "marginal_error": float((sums * clusters / total - 1).abs().max()),
+        }
+        return labels, iteration, scalars
 
 
 class _Kernel:

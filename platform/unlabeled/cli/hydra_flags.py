@@ -1,4 +1,4 @@
-"""From a command line to a checked config, with Hydra's own flags (--cfg, --multirun, ...) working."""
+"""From a command line to a checked config, with Hydra's own flags (--cfg, --multirun, ...)."""
 
 from __future__ import annotations
 
@@ -113,10 +113,10 @@ def _hand_to_hydra(
     sorted_out = sort_overrides(overrides, [config_dir()])
     if sorted_out.problems:
         raise ConfigError(sorted_out.problems)
-    if "--multirun" in flags or "-m" in flags:
-        if not any(o.lstrip("+").startswith("run.dir=") for o in sorted_out.values):
-            folder = f"runs/multirun-{datetime.now():%Y%m%d-%H%M%S}"
-            sorted_out.values.append(f"++run.dir='{folder}/${{hydra:job.num}}'")
+    sweeps = "--multirun" in flags or "-m" in flags
+    if sweeps and not any(o.lstrip("+").startswith("run.dir=") for o in sorted_out.values):
+        folder = f"runs/multirun-{datetime.now():%Y%m%d-%H%M%S}"
+        sorted_out.values.append(f"++run.dir='{folder}/${{hydra:job.num}}'")
 
     def job(config: DictConfig) -> None:
         data = OmegaConf.to_container(config, resolve=True)

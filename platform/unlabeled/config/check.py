@@ -1,4 +1,4 @@
-"""Turn plain data into typed dataclasses, collecting every fault instead of stopping at the first."""
+"""Turn plain data into typed dataclasses, collecting every fault on the way."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def build_config(schema: type[T], data: Mapping[str, Any], problems: Iterable[st
 
 
 class Checker:
-    """Walks a schema and the data together; faults are appended to `problems` with their key path."""
+    """Walks a schema and the data together; `problems` gathers the faults with their key paths."""
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems

@@ -1,4 +1,4 @@
-"""Hydra puts the YAML together; faults are collected, so that all of them can be reported at once."""
+"""Hydra puts the YAML together; faults are collected, to be reported all at once."""
 
 from __future__ import annotations
 
@@ -47,7 +47,8 @@ def compose_config(
     """The config `name` with overrides, interpolations resolved.
 
     A value for a key that no YAML has is kept (the typed check then names it as unknown, whether it
-    was written as `key=`, `+key=` or `++key=`); a choice that does not exist is reported and left out.
+    was written as `key=`, `+key=` or `++key=`); a choice that does not exist is reported and left
+    out.
     """
     sorted_out = sort_overrides(overrides, [config_dir(), *extra_dirs])
     problems = sorted_out.problems
@@ -84,7 +85,12 @@ def sort_overrides(overrides: Sequence[str], folders: Sequence[Path]) -> Overrid
         if options is None:
             plain = quoted.lstrip("+")
             result.values.append(quoted if parsed.is_delete() else f"++{plain}")
-        elif parsed.is_sweep_override() or parsed.is_delete() or parsed.value() is None or str(parsed.value()) in options:
+        elif (
+            parsed.is_sweep_override()
+            or parsed.is_delete()
+            or parsed.value() is None
+            or str(parsed.value()) in options
+        ):
             result.groups.append(quoted)
         else:
             result.problems.append(_unknown_choice(key, str(parsed.value()), options))

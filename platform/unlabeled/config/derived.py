@@ -1,4 +1,4 @@
-"""Numbers that follow from the config and the size of the data: pure functions, printed and saved."""
+"""Numbers that follow from the config and the size of the data: pure functions, for the record."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ class Lengths:
 
 
 def derive_lengths(config: PretrainConfig, num_samples: int) -> Lengths:
-    """Steps per epoch (incomplete batches are dropped), total steps, and images per forward pass."""
+    """Steps per epoch (incomplete batches are dropped), total steps, images per forward pass."""
     batch = config.batch_size
     if num_samples < batch:
         raise ConfigError(
-            f"batch_size: {batch} is more than the {num_samples} training images, so an epoch would "
-            f"have no step; give batch_size={num_samples} or less"
+            f"batch_size: {batch} is more than the {num_samples} training images, so an epoch "
+            f"would have no step; give batch_size={num_samples} or less"
         )
     steps_per_epoch = num_samples // batch
     if config.epochs is not None:
@@ -52,7 +52,8 @@ def derive_lengths(config: PretrainConfig, num_samples: int) -> Lengths:
             "steps_per_epoch": f"{num_samples} images // {batch} = {steps_per_epoch}",
             "total_steps": length,
             "images_per_forward": (
-                f"{batch} / ({processes} processes x {config.accumulate_steps} micro-batches) = {micro}"
+                f"{batch} / ({processes} processes x {config.accumulate_steps} micro-batches) "
+                f"= {micro}"
             ),
         },
     )

@@ -110,7 +110,7 @@ class PretrainConfig:
     batch_size: int
     """Images per optimizer step, over all ranks and accumulated micro-batches."""
     accumulate_steps: int
-    """Micro-batches per optimizer step; see `method.codes_over` for what it does to SwAV's codes."""
+    """Micro-batches per optimizer step; `method.codes_over` says what that does to SwAV's codes."""
     epochs: float | None
     samples: int | None
     """Length of the run: `epochs` or `samples`, one of the two."""
@@ -167,9 +167,9 @@ class PretrainConfig:
             yield (
                 "batch_size",
                 (
-                    f"{self.batch_size} does not divide by {self.launch.fields.processes} processes x "
-                    f"{self.accumulate_steps} accumulated micro-batches; {lower or shares} or "
-                    f"{lower + shares} would"
+                    f"{self.batch_size} does not divide by {self.launch.fields.processes} "
+                    f"processes x {self.accumulate_steps} accumulated micro-batches; "
+                    f"{lower or shares} or {lower + shares} would"
                 ),
             )
 

@@ -10,7 +10,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class ViewSpec:
-    """One view that a pipeline emits: square crops of `size` pixels; `role` is 'global' or 'local'."""
+    """One view of a pipeline: square crops of `size` pixels; `role` is 'global' or 'local'."""
 
     size: int
     role: str

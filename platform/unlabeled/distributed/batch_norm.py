@@ -150,16 +150,17 @@ def _group_moments(x: Tensor, group: dist.ProcessGroup | None) -> tuple[Tensor, 
     """
     dims = [d for d in range(x.dim()) if d != 1]
     x = x.to(torch.promote_types(x.dtype, torch.float32))
-    # Any value near the mean serves as the shift; what it misses is corrected in float64.
+    # What rounding takes from the shift returns to the mean in float64; in the squares it would be
+    # the square of a rounding error of x itself.
     shift = x.mean(dim=dims, keepdim=True)
     centred = x - shift
     rows = x.numel() // x.shape[1]
     offset = centred.sum(dim=dims, dtype=torch.float64) / rows  # [C]
-    squares = centred.square().sum(dim=dims, dtype=torch.float64) - rows * offset.square()
+    squares = centred.square().sum(dim=dims, dtype=torch.float64)
     mean = shift.flatten().double() + offset
     sent = torch.cat([mean.new_tensor([rows]), mean, squares])  # [1 + 2C]
     received = [torch.empty_like(sent) for _ in range(dist.get_world_size(group))]
-    received = [sent.clone() for _ in received]
+    dist.all_gather(received, sent, group=group)
     gathered = torch.stack(received)  # [ranks, 1 + 2C]
     counts, (means, all_squares) = gathered[:, :1], gathered[:, 1:].chunk(2, dim=1)
     count = counts.sum()

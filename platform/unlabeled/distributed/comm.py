@@ -1,4 +1,4 @@
-"""Collectives that mean the same with and without a process group: alone, every one is the identity."""
+"""Collectives with and without a process group: alone, every one is the identity."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def broadcast(tensor: Tensor, source: int = 0) -> Tensor:
 
 
 def all_gather(tensor: Tensor) -> Tensor:
-    """The tensors of all ranks (equal shapes), concatenated along dimension 0; no gradient flows."""
+    """The tensors of all ranks (equal shapes), concatenated along dimension 0; no gradient."""
     if world_size() == 1:
         return tensor
     parts = [torch.empty_like(tensor) for _ in range(world_size())]
@@ -73,12 +73,12 @@ def all_gather_objects(value: T) -> list[T]:
 
 class _GatherWithGradient(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, tensor: Tensor) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
         ctx.rows = len(tensor)
         return all_gather(tensor)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:
         summed = all_reduce_sum(gradient.clone())
         return summed[rank() * ctx.rows : (rank() + 1) * ctx.rows]
 

@@ -1,12 +1,12 @@
-"""Joining and leaving the process group, and wrapping a module so that its gradients are averaged."""
+"""Joining and leaving the process group, and wrapping modules to average their gradients."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
-from typing import Any, ContextManager
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -59,7 +59,7 @@ def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:
         return DistributedDataParallel(module, device_ids=ids, broadcast_buffers=False)
 
 
-def without_gradient_averaging(module: nn.Module) -> ContextManager[Any]:
+def without_gradient_averaging(module: nn.Module) -> AbstractContextManager[Any]:
     """For all but the last micro-batch of an accumulated step."""
     if isinstance(module, DistributedDataParallel):
         return module.no_sync()

@@ -78,8 +78,8 @@ def save(
     comm.barrier()
     if failures:
         raise EnvironmentProblem(
-            f"checkpoint of step {step} was not written ({failures[0]}); the run keeps its last good "
-            "one, free some space and start the same command again"
+            f"checkpoint of step {step} was not written ({failures[0]}); the run keeps its last "
+            "good one, free some space and start the same command again"
         )
     return final
 
@@ -93,7 +93,7 @@ def _publish(beside: Path, final: Path, keep: int) -> None:
 
 
 def _try_write(path: Path, content: Mapping[str, Any]) -> str | None:
-    """Serialise in memory first: a full disk is then an OSError of ours and not one inside torch."""
+    """Serialise in memory first: a full disk is then an OSError of ours, not one inside torch."""
     buffer = io.BytesIO()
     torch.save(dict(content), buffer)
     try:

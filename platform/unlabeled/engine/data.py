@@ -37,9 +37,9 @@ class BrokenImages:
         if len(self.reasons) > self.max_share * self.num_samples:
             listed = "; ".join(f"{n} ({r})" for n, r in list(self.reasons.items())[:3])
             raise DataError(
-                f"{len(self.reasons)} of {self.num_samples} images could not be decoded, more than "
-                f"loader.max_broken_share={self.max_share:g} allows: {listed}. Mend or remove them, or "
-                "raise the share"
+                f"{len(self.reasons)} of {self.num_samples} images could not be decoded, more "
+                f"than loader.max_broken_share={self.max_share:g} allows: {listed}. Mend or remove "
+                "them, or raise the share"
             )
 
 

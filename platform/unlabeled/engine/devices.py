@@ -16,13 +16,13 @@ def choose_device(wanted: str, local_rank: int) -> torch.device:
         return torch.device("cpu")
     if available == 0:
         raise EnvironmentProblem(
-            "device: cuda was asked for and torch sees no GPU; use device=auto or device=cpu, or see "
-            "`unlabeled doctor`"
+            "device: cuda was asked for and torch sees no GPU; use device=auto or device=cpu, or "
+            "see `unlabeled doctor`"
         )
     if local_rank >= available:
         raise EnvironmentProblem(
-            f"launch.processes: local rank {local_rank} has no GPU of its own, torch sees {available}; "
-            f"start at most {available} processes on this machine or use device=cpu"
+            f"launch.processes: local rank {local_rank} has no GPU of its own, torch sees "
+            f"{available}; start at most {available} processes on this machine or use device=cpu"
         )
     torch.cuda.set_device(local_rank)
     return torch.device("cuda", local_rank)

@@ -20,7 +20,7 @@ NAME = "nonfinite.json"
 def check_finite(
     outputs: Sequence[MethodOutput], batches: Sequence[Batch], run: RunDirectory, step: int
 ) -> float:
-    """The mean loss over micro-batches and ranks; raises DivergenceError on all ranks if any is not finite.
+    """The mean loss over micro-batches and ranks; DivergenceError on all where it is not finite.
 
     Called before the optimizer step, so the weights and the last checkpoint stay good. The sample
     numbers of the offending batches go to <run>/nonfinite.json.
@@ -36,6 +36,6 @@ def check_finite(
         write_atomically(run.path / NAME, json.dumps({"step": step, "samples_by_rank": found}))
     raise DivergenceError(
         f"the loss became {mean} at step {step}; the sample numbers of its batch are in "
-        f"{run.path / NAME} and the last good checkpoint is kept. A lower learning rate, precision=fp32 "
-        "or clip_grad_norm=1 are the usual remedies"
+        f"{run.path / NAME} and the last good checkpoint is kept. A lower learning rate, "
+        "precision=fp32 or clip_grad_norm=1 are the usual remedies"
     )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, ContextManager
+from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,7 @@ class Precision:
         self.dtype = TYPES[name]
         self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
 
-    def autocast(self) -> ContextManager[Any]:
+    def autocast(self) -> AbstractContextManager[Any]:
         """The context of every forward pass."""
         enabled = self.dtype is not torch.float32
         return torch.autocast(
@@ -27,7 +28,7 @@ class Precision:
 
     def backward(self, loss: Tensor) -> None:
         """Scaled backward pass."""
-        self.scaler.scale(loss).backward()
+        torch.autograd.backward(self.scaler.scale(loss))
 
     def unscale(self, optimizer: torch.optim.Optimizer) -> None:
         """True gradients in `.grad`, for clipping and for optimizers that use norms."""

@@ -28,7 +28,7 @@ class ProbeData:
 
 
 def probe_data(config: PretrainConfig, train: Source, device: torch.device) -> ProbeData | str:
-    """What a probe needs, or the reason why there is none: missing labels or no test split."""
+    """What a probe needs, or the reason why there is none: missing labels or no matching test split."""
     if train.labels is None:
         return "the training images have no labels"
     try:
@@ -37,6 +37,8 @@ def probe_data(config: PretrainConfig, train: Source, device: torch.device) -> P
         return str(error)
     if test.labels is None:
         return "the test images have no labels"
+    if test.classes != train.classes:
+        return "the training and the test images have different classes"
     return ProbeData(
         train=train,
         test=test,

@@ -49,8 +49,8 @@ def find_checkpoint(config: PretrainConfig, run: RunDirectory) -> Path | None:
     if changed:
         raise ConfigError(
             [
-                f"run.dir: {run.path} holds a run with other settings; continue it with its own, or "
-                "give another run.dir",
+                f"run.dir: {run.path} holds a run with other settings; continue it with its own, "
+                "or give another run.dir",
                 *changed,
             ]
         )

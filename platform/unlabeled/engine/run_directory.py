@@ -70,7 +70,7 @@ class RunDirectory:
         return read_yaml(self.config_file)
 
     def metrics(self) -> Iterator[dict[str, Any]]:
-        """Every whole line; a line torn by a kill is left out, and of a repeated step the last counts."""
+        """Every whole line (a kill may have torn one); of a repeated step the last counts."""
         records: dict[tuple[Any, Any], dict[str, Any]] = {}
         if self.metrics_file.exists():
             for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
@@ -138,7 +138,7 @@ class LineWriter:
 
 def environment(world_size: int, device: str) -> dict[str, Any]:
     """Versions, machine, and the git commit of the folder the user works in."""
-    versions = {}
+    versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
             versions[package] = version(package)

@@ -107,7 +107,7 @@ class Trainer:
             meter.reset()
 
     def fetch(self, batches: Iterator[Batch]) -> list[Batch]:
-        """The micro-batches of one step, on the device and without labels unless the method needs them."""
+        """The micro-batches of one step, on the device; labels only if the method needs them."""
         found = [next(batches) for _ in range(self.settings.accumulate_steps)]
         return found if self.method.needs_labels else [batch.without_labels() for batch in found]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import torchvision
@@ -35,19 +36,20 @@ class Subject:
     @property
     def feature_dim(self) -> int:
         """Width of the features."""
-        return int(self.backbone.feature_dim)
+        width: Any = self.backbone.feature_dim
+        return int(width)
 
 
 def load_subject(config: EvaluateConfig) -> Subject:
-    """The subject that `weights` names; what the command leaves open comes from the run, or `like`."""
+    """The subject that `weights` names; the run, or `like`, says what the command leaves open."""
     run = _run_of(config.weights)
     reference = run or (RunDirectory(config.like) if config.like else None)
     known = _run_config(reference) if reference else None
     dataset = config.dataset or (known.dataset if known else None)
     if dataset is None:
         raise ConfigError(
-            f"dataset: weights={config.weights} does not say what to measure on; give dataset=... or "
-            "like=<run>"
+            f"dataset: weights={config.weights} does not say what to measure on; give dataset=... "
+            "or like=<run>"
         )
     return Subject(
         backbone=_backbone(config, known),
@@ -64,7 +66,7 @@ def _default_transform() -> Component:
 
 
 def _run_of(weights: str) -> RunDirectory | None:
-    """The run that a path belongs to: the run itself, one of its checkpoints or its exported weights."""
+    """The run that a path belongs to: the run, one of its checkpoints or its exported weights."""
     path = Path(weights).expanduser()
     if not path.exists():
         return None
@@ -92,8 +94,8 @@ def _backbone(config: EvaluateConfig, known: PretrainConfig | None) -> nn.Module
     component = config.backbone or (known.backbone if known else None)
     if component is None:
         raise ConfigError(
-            f"backbone: weights={config.weights} does not say its architecture; give backbone=... or "
-            "like=<run>"
+            f"backbone: weights={config.weights} does not say its architecture; give backbone=... "
+            "or like=<run>"
         )
     seed_everything(known.seed if known else config.seed, rank=0)
     backbone: nn.Module = component.build()

@@ -68,8 +68,8 @@ class CollapseAlarm(Hook):
         rank = record.get("rank_me")
         if rank is not None and rank < self.config.min_rank:
             log.warning(
-                "collapse: the embeddings have an effective rank of %.2f, nearly all images look the "
-                "same to the model; %s",
+                "collapse: the embeddings have an effective rank of %.2f, nearly all images look "
+                "the same to the model; %s",
                 rank,
                 REMEDIES,
             )

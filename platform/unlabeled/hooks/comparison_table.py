@@ -14,6 +14,7 @@ from unlabeled.registry import Component, register
 
 if TYPE_CHECKING:
     from unlabeled.engine.trainer import Trainer
+    from unlabeled.evaluation.features import FeatureSet
     from unlabeled.evaluation.subject import Subject
 
 log = logging.getLogger(__name__)
@@ -55,9 +56,9 @@ class ComparisonTable(Hook):
     def _weights(self, trainer: Trainer) -> dict[str, str]:
         """The arguments of `unlabeled evaluate` for every row."""
         run = trainer.run.path
-        size = self.config.image_size
+        pixels = f"backbone=raw_pixels backbone.image_size={self.config.image_size}"
         return {
-            "raw pixels": f"weights=random backbone=raw_pixels backbone.image_size={size} like={run}",
+            "raw pixels": f"weights=random {pixels} like={run}",
             "random initialisation": f"weights=random like={run}",
             "pretrained": f"weights={run}",
         }
@@ -92,7 +93,8 @@ class ComparisonTable(Hook):
         from unlabeled.config.schema import EvaluateConfig
         from unlabeled.evaluation.evaluate import measure, result_paths, save_result
 
-        config, row, cache = trainer.config, {"features": name}, {}
+        config, row = trainer.config, dict[str, Any](features=name)
+        cache: dict[str, FeatureSet] = {}
         for label, benchmark in self.config.benchmarks.items():
             asked = EvaluateConfig(
                 weights=str(trainer.run.path),

@@ -20,7 +20,7 @@ SHOWN = ("knn_top1", "feature_std", "rank_me", "prototype_usage", "code_entropy"
 
 @register("hook", "console")
 class Console(Hook):
-    """Print step, loss, learning rate, images per second, share of time waiting for data, time left.
+    """Print step, loss, learning rate, images per second, share of time without data, time left.
 
     Printed on rank 0 and kept in log.txt. The time left extrapolates the speed since the start of
     this process. Changes nothing of the training.

@@ -65,6 +65,7 @@ class KnnProbe(Hook):
         if isinstance(data, str) or not (last or whole):
             return
         from unlabeled.data.sources.subset import Subset
+        from unlabeled.evaluation.accuracy import top_accuracy
         from unlabeled.evaluation.benchmarks.knn import knn_classify
         from unlabeled.evaluation.features import extract
 
@@ -85,14 +86,15 @@ class KnnProbe(Hook):
             ]
         trainer.method.train()
         train, test = sets
-        if len(train.features) < self.config.k:
+        assert train.labels is not None and test.labels is not None, "probe data has labels"
+        if len(train) < self.config.k:
             return
         scores = knn_classify(
             train.features,
             train.labels,
-            test.features,
+            test.features.to(trainer.device),
             k=self.config.k,
             temperature=self.config.temperature,
             num_classes=data.train.num_classes,
         )
-        record["knn_top1"] = 100 * float((scores.argmax(1) == test.labels).float().mean())
+        record["knn_top1"] = top_accuracy(scores, test.labels.to(scores.device), 1)

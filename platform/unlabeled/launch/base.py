@@ -23,4 +23,4 @@ class Launcher(abc.ABC):
 
     @abc.abstractmethod
     def run(self, job: Job, config: Any) -> None:
-        """Run the job in all processes; returns when all have ended, raises what one of them raised."""
+        """Run the job in all processes; returns when all have ended, raises what one raised."""

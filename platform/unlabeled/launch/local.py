@@ -76,14 +76,14 @@ def _start_and_watch(job: Job, config: Any, common: dict[str, Any], processes: i
     try:
         _watch(children)
     finally:
-        for child, _ in children:
-            if child.is_alive():
-                child.terminate()
-        for child, _ in children:
-            child.join(timeout=10)
-            if child.is_alive():
-                child.kill()
-                child.join()
+        for process, _ in children:
+            if process.is_alive():
+                process.terminate()
+        for process, _ in children:
+            process.join(timeout=10)
+            if process.is_alive():
+                process.kill()
+                process.join()
 
 
 def _watch(children: list[tuple[BaseProcess, Connection]]) -> None:
@@ -100,7 +100,7 @@ def _watch(children: list[tuple[BaseProcess, Connection]]) -> None:
             if child.exitcode != 0 or error is not None:
                 failures[rank] = (child, error)
             del running[rank]
-        for rank, (_, error) in failures.items():
+        for _, error in failures.values():
             if isinstance(error, UserError):
                 raise error
         for rank, (child, error) in failures.items():

@@ -43,15 +43,17 @@ class Torchrun(Launcher):
                 yield (
                     "name",
                     (
-                        f"torchrun was named and {', '.join(missing)} is not in the environment; start "
-                        "with `torchrun --nproc_per_node=N -m unlabeled ...` or use launch=local"
+                        f"torchrun was named and {', '.join(missing)} is not in the environment; "
+                        "start with `torchrun --nproc_per_node=N -m unlabeled ...` or use "
+                        "launch=local"
                     ),
                 )
             elif self.processes != int(os.environ["WORLD_SIZE"]):
                 yield (
                     "processes",
                     (
-                        f"{self.processes}, and torchrun started {os.environ['WORLD_SIZE']}; leave it out"
+                        f"{self.processes}, and torchrun started {os.environ['WORLD_SIZE']}; "
+                        "leave it out"
                     ),
                 )
 

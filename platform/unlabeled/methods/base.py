@@ -66,14 +66,15 @@ Pass = Callable[[], Iterable[Batch]]
 class Method(nn.Module):
     """Backbone, parts and state of one way to learn.
 
-    The constructor is `__init__(self, config, *, backbone, head, loss, assigner, facts)`; impossible
-    combinations raise ConfigError there. Queues, banks, teachers and prototypes are buffers or
-    parameters. Buffers named in `rank_buffers` differ between ranks and are stored per rank.
+    The constructor is `__init__(self, config, *, backbone, head, loss, assigner, facts)`;
+    impossible combinations raise ConfigError there. Queues, banks, teachers and prototypes are
+    buffers or parameters. Buffers named in `rank_buffers` differ between ranks and are stored per
+    rank.
 
     The engine calls, in this order:
     `start_epoch` (before the first step of every epoch; not again when resuming inside one) ->
-    `before_step` (once a step, with all micro-batches) -> `forward` (each micro-batch) -> backward ->
-    `after_backward` -> optimizer -> `after_update`.
+    `before_step` (once a step, with all micro-batches) -> `forward` (each micro-batch) ->
+    backward -> `after_backward` -> optimizer -> `after_update`.
     """
 
     parts: ClassVar[frozenset[str]] = frozenset({"head", "loss"})
@@ -89,7 +90,7 @@ class Method(nn.Module):
     rank_buffers: tuple[str, ...] = ()
 
     def start_epoch(self, progress: Progress, initial_pass: Pass) -> dict[str, float]:
-        """Prepare an epoch; returns numbers for the log. `initial_pass` costs a pass over the data."""
+        """Prepare an epoch; returns numbers for the log. `initial_pass` reads all the data."""
         return {}
 
     def before_step(self, progress: Progress, micro_batches: Sequence[Batch]) -> None:

@@ -8,11 +8,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from unlabeled.assigners.base import OfflineAssigner
+from unlabeled.assigners.base import OfflineAssigner
 from unlabeled.data.types import Batch
 from unlabeled.distributed import comm
+from unlabeled.errors import ConfigError
 from unlabeled.methods.base import DataFacts, Method, MethodOutput, Pass, Progress
 from unlabeled.methods.multi_crop import multi_crop_features
-from unlabeled.methods.requirements import check_assign_crops, check_prototypes
+from unlabeled.methods.requirements import (
+    check_assign_crops,
+    check_assigner,
+    check_prototypes,
+)
+from unlabeled.models.heads.prototypes import PrototypesHead
 
 IGNORED = -100
 """Label of an image that no rank's bank holds; the loss skips it (torch's ignore_index)."""
@@ -21,16 +29,18 @@ IGNORED = -100
 class OfflineClustering(Method):
     """Classify every view into its image's cluster of the last epoch.
 
-    bank_features: [n_assign, slots, D] unit embeddings of the assign crops, overwritten slot by slot
-    during the epoch; bank_indices: [slots] their images; labels: [H, N] one clustering per prototype
-    set. Before the first epoch one pass of the data fills the bank. Prototype set h is clustered from
-    the bank of assign crop h mod n_assign. Banks differ between ranks and are stored per rank.
+    bank_features: [n_assign, slots, D] unit embeddings of the assign crops, overwritten slot by
+    slot during the epoch; bank_indices: [slots] their images; labels: [H, N] one clustering per
+    prototype set. Before the first epoch one pass of the data fills the bank. Prototype set h is
+    clustered from the bank of assign crop h mod n_assign. Banks differ between ranks and are
+    stored per rank.
     """
 
     parts: ClassVar[frozenset[str]] = frozenset({"head", "loss", "assigner"})
     needs_epochs: ClassVar[bool] = True
     learns_prototypes: ClassVar[bool]
 
+    head: PrototypesHead
     bank_features: Tensor
     bank_indices: Tensor
     bank_filled: Tensor
@@ -41,9 +51,9 @@ class OfflineClustering(Method):
         config: Any,
         *,
         backbone: nn.Module,
-        head: nn.Module,
+        head: PrototypesHead,
         loss: nn.Module,
-        assigner: Any,
+        assigner: OfflineAssigner,
         facts: DataFacts,
     ) -> None:
         super().__init__()
@@ -51,6 +61,7 @@ class OfflineClustering(Method):
         self.backbone, self.head, self.loss = backbone, head, loss
         check_assign_crops(config.crops_for_assign, facts)
         check_prototypes(head, facts)
+        check_assigner(assigner, OfflineAssigner, example="spherical_kmeans")
         slots = facts.steps_per_epoch * (facts.batch_size // comm.world_size())
         crops = len(config.crops_for_assign)
         self.register_buffer("bank_features", torch.zeros(crops, slots, head.output_dim))
@@ -70,7 +81,7 @@ class OfflineClustering(Method):
             if self.learns_prototypes:
                 self.head.normalize_prototypes()
             numbers: dict[str, float] = {}
-            for number, prototypes in enumerate(self.head.prototypes):
+            for number, prototypes in enumerate(self.head.prototype_weights()):
                 for key, value in self._cluster(number, prototypes, progress.epoch).items():
                     numbers[f"{key}_{number}"] = value
         return numbers
@@ -117,17 +128,17 @@ class OfflineClustering(Method):
         for n, rows in enumerate(crops):
             self.bank_features[n, start:stop] = rows.float()
 
-    def _cluster(self, number: int, prototypes: nn.Linear, epoch: int) -> dict[str, float]:
+    def _cluster(self, number: int, prototypes: Tensor, epoch: int) -> dict[str, float]:
         """Cluster one bank; every image that any rank saw gets its label."""
         codes = self.assigner.assign(
             self.bank_features[number % len(self.bank_features)],
-            num_clusters=prototypes.out_features,
+            num_clusters=len(prototypes),
             # A prime larger than any number of prototype sets keeps (epoch, set) pairs apart.
             seed=self.facts.seed + 10_007 * epoch + number,
-            prototypes=prototypes.weight.detach(),
+            prototypes=prototypes.detach(),
         )
         if codes.centroids is not None:
-            prototypes.weight.copy_(codes.centroids)
+            prototypes.copy_(codes.centroids)
         self.labels[number].fill_(IGNORED)
         self.labels[number][comm.all_gather(self.bank_indices)] = comm.all_gather(codes.labels)
         return dict(codes.scalars)

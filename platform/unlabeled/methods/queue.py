@@ -31,7 +31,7 @@ class FeatureQueue(nn.Module):
         return self.features.shape[1]
 
     def contents(self, crop: int) -> Tensor | None:
-        """[length, D] past embeddings of the n-th assign crop, or None while the queue is filling."""
+        """[length, D] past embeddings of the n-th assign crop; None while the queue is filling."""
         if self.length == 0 or int(self.filled) < self.length:
             return None
         return self.features[crop]

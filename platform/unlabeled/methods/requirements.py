@@ -25,13 +25,23 @@ def check_prototypes(head: nn.Module, facts: DataFacts) -> None:
     prototypes = getattr(head, "prototypes", None)
     if prototypes is None:
         raise ConfigError(
-            f"head: this method needs prototypes and {type(head).__name__} has none; use head=prototypes"
+            f"head: this method needs prototypes and {type(head).__name__} has none; "
+            "use head=prototypes"
         )
     largest = max(layer.out_features for layer in prototypes)
     if largest > facts.num_samples:
         raise ConfigError(
             f"head.num_prototypes: {largest} prototypes for {facts.num_samples} training images; "
             "a prototype needs several images to stand for, so give fewer prototypes"
+        )
+
+
+def check_assigner(assigner: object, wanted: type, *, example: str) -> None:
+    """The code-maker sees what the method gives it: a batch of scores, or a whole data set."""
+    if not isinstance(assigner, wanted):
+        raise ConfigError(
+            f"assigner: {type(assigner).__name__} is no {wanted.__name__}, which this method needs; "
+            f"use assigner={example}"
         )
 
 

@@ -17,9 +17,9 @@ from unlabeled.registry import register
 class SimCLR(Method):
     """Contrastive learning with any number of views.
 
-    z = normalise(head(backbone(view))); the loss is equation (7) of the SwAV paper, which is NT-Xent
-    for two views. Negatives come from all ranks (gathered with gradient), so one rank and many
-    ranks with the same global batch have the same loss and gradient.
+    z = normalise(head(backbone(view))); the loss is equation (7) of the SwAV paper, which is
+    NT-Xent for two views. Negatives come from all ranks (gathered with gradient), so one rank and
+    many ranks with the same global batch have the same loss and gradient.
     References: Chen et al., ICML 2020; Caron et al., NeurIPS 2020, appendix A.8.
     """
 
@@ -47,7 +47,7 @@ class SimCLR(Method):
             )
 
     def forward(self, batch: Batch, micro_step: int) -> MethodOutput:
-        """Loss of one micro-batch; negatives are the other images of the micro-batch on all ranks."""
+        """Loss of one micro-batch; negatives: the micro-batch's other images on all ranks."""
         embeddings = self.head(multi_crop_features(self.backbone, batch.views)).embeddings
         loss = self.loss(embeddings, len(batch.views))
         return MethodOutput(loss=loss, embeddings=embeddings.detach())

@@ -9,6 +9,8 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from unlabeled.assigners.base import OnlineAssigner
+from unlabeled.assigners.base import OnlineAssigner
 from unlabeled.data.types import Batch
 from unlabeled.distributed import comm
 from unlabeled.errors import ConfigError
@@ -17,10 +19,12 @@ from unlabeled.methods.multi_crop import multi_crop_features
 from unlabeled.methods.queue import FeatureQueue
 from unlabeled.methods.requirements import (
     check_assign_crops,
+    check_assigner,
     check_prototypes,
     freeze_steps,
 )
 from unlabeled.methods.running_statistics import unchanged_running_statistics
+from unlabeled.models.heads.prototypes import PrototypesHead
 from unlabeled.registry import register
 
 
@@ -28,18 +32,19 @@ from unlabeled.registry import register
 class SwAV(Method):
     """Swapped prediction between the views of an image.
 
-    L = 1/|A| sum_{i in A} 1/(V-1) sum_{v != i} mean_n CE(q_ni, softmax(z_nv C / temperature)), with
-    codes q_i = Sinkhorn(z_i C) over the global batch (and the queue, once it is full) and prototypes
-    C normalised before every step. Several prototype sets: the mean of their losses.
+    L = 1/|A| sum_{i in A} 1/(V-1) sum_{v != i} mean_n CE(q_ni, softmax(z_nv C / temperature)),
+    with codes q_i = Sinkhorn(z_i C) over the global batch (and the queue, once it is full) and
+    prototypes C normalised before every step. Several prototype sets: the mean of their losses.
     Under DDP the loss is a local mean and gradients are averaged; codes are global.
     Gradient accumulation: with `codes_over: micro_batch` Sinkhorn balances each micro-batch (of all
-    ranks) alone; with `accumulated_batch` an extra forward pass without gradient collects the scores
-    of the whole step first, so codes are those of the large batch (exactly, where no layer mixes
-    the samples of a micro-batch as batch normalisation does).
+    ranks) alone; with `accumulated_batch` an extra forward pass without gradient collects the
+    scores of the whole step first, so codes are those of the large batch (exactly, where no layer
+    mixes the samples of a micro-batch as batch normalisation does).
     Reference: Caron et al., NeurIPS 2020, section 3.
     """
 
     parts: ClassVar[frozenset[str]] = frozenset({"head", "loss", "assigner"})
+    head: PrototypesHead
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
@@ -48,9 +53,9 @@ class SwAV(Method):
         crops_for_assign: tuple[int, ...] = (0, 1)
         """Views whose codes are computed; the global crops."""
         freeze_prototypes_steps: int | None = None
-        """Steps during which prototypes get no gradient; null: one epoch (official: one more, 313)."""
+        """Steps in which prototypes get no gradient; null: one epoch (official: one more, 313)."""
         queue_samples: int = 0
-        """Features kept over all ranks for balancing small batches (3840 at batch 256); 0 is off."""
+        """Features kept over all ranks to balance small batches (3840 at batch 256); 0: off."""
         queue_start_epoch: int = 15
         """First epoch that fills the queue."""
         codes_over: Literal["micro_batch", "accumulated_batch"] = "micro_batch"
@@ -68,9 +73,9 @@ class SwAV(Method):
         config: Config,
         *,
         backbone: nn.Module,
-        head: nn.Module,
+        head: PrototypesHead,
         loss: nn.Module,
-        assigner: nn.Module,
+        assigner: OnlineAssigner,
         facts: DataFacts,
     ) -> None:
         super().__init__()
@@ -78,6 +83,7 @@ class SwAV(Method):
         self.backbone, self.head, self.loss, self.assigner = backbone, head, loss, assigner
         check_assign_crops(config.crops_for_assign, facts)
         check_prototypes(head, facts)
+        check_assigner(assigner, OnlineAssigner, example="sinkhorn")
         if len(facts.views) < 2:
             raise ConfigError(
                 f"method: swav predicts the code of one view from another; the transform emits "
@@ -106,7 +112,7 @@ class SwAV(Method):
         return numbers
 
     def before_step(self, progress: Progress, micro_batches: Sequence[Batch]) -> None:
-        """Normalise the prototypes; make the codes of the whole step where they span micro-batches."""
+        """Normalise the prototypes; make the codes of the step where they span micro-batches."""
         self.head.normalize_prototypes()
         self._queue_started = progress.epoch >= self.config.queue_start_epoch
         self._codes = []
@@ -166,13 +172,13 @@ class SwAV(Method):
         embeddings, scores = crops
         queued = [self.queue.contents(n) for n in range(len(embeddings))]
         codes = []
-        for prototypes, set_scores in zip(self.head.prototypes, scores, strict=True):
+        for prototypes, set_scores in zip(self.head.prototype_weights(), scores, strict=True):
             made = {}
             for n, crop in enumerate(self.config.crops_for_assign):
                 past = queued[n]
                 batch_scores = set_scores[n].float()
                 if past is not None:
-                    batch_scores = torch.cat([past @ prototypes.weight.float().t(), batch_scores])
+                    batch_scores = torch.cat([past @ prototypes.float().t(), batch_scores])
                 made[crop] = self.assigner(batch_scores)[-len(set_scores[n]) :]
             codes.append(made)
         if self._queue_started:

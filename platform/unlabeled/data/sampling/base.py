@@ -8,8 +8,8 @@ import numpy as np
 
 
 class Sampler(abc.ABC):
-    """A sample order; the constructor is `__init__(self, config, *, num_samples: int, seed: int)`."""
+    """A sample order, constructed by `__init__(self, config, *, num_samples: int, seed: int)`."""
 
     @abc.abstractmethod
     def indices(self, epoch: int, start: int, stop: int) -> np.ndarray:
-        """Sample indices (int64) at the positions `start..stop-1` of an epoch, in O(stop - start)."""
+        """Sample indices (int64) at positions `start..stop-1` of an epoch, in O(stop - start)."""

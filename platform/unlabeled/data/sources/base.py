@@ -16,7 +16,8 @@ class Source(abc.ABC):
 
     `image(i)` returns RGB uint8 [h, w, 3] and raises `unlabeled.data.decode.BrokenImage` for a file
     that cannot be decoded. Labels are int64 in range(num_classes), or None where there are none.
-    A missing root, an empty folder or a split that does not exist raises DataError in the constructor.
+    A missing root, an empty folder or a split that does not exist raises DataError in the
+    constructor.
     """
 
     labels: np.ndarray | None = None

@@ -30,7 +30,7 @@ class Pipeline(abc.ABC):
 
     @abc.abstractmethod
     def __call__(self, image: np.ndarray, key: SampleKey) -> list[np.ndarray]:
-        """Views uint8 [3, size, size] of an RGB uint8 image [h, w, 3]; a pure function of (image, key)."""
+        """Views uint8 [3, size, size] of an RGB uint8 image [h, w, 3]; pure in (image, key)."""
 
 
 class Operation(abc.ABC):

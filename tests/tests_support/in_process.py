@@ -1,0 +1,51 @@
+"""Trains the small run of `command.TINY` inside the test's own process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from tests_support.command import TINY
+from unlabeled.config.check import build_config
+from unlabeled.config.compose import compose_config
+from unlabeled.config.schema import PretrainConfig
+from unlabeled.engine.build import build_trainer
+from unlabeled.engine.run_directory import RunDirectory
+from unlabeled.engine.trainer import Trainer
+
+METHODS = ("swav", "deepcluster_v2", "sela_v2", "simclr", "supervised")
+
+
+def tiny_config(run: Path, *overrides: str) -> PretrainConfig:
+    """The typed config of a small run."""
+    composed = compose_config("pretrain", [*TINY, f"run.dir={run}", *overrides])
+    return build_config(PretrainConfig, composed.data, composed.problems)
+
+
+def tiny_trainer(run: Path, *overrides: str) -> Trainer:
+    """Everything a small run needs, with its directory made; `fit()` trains it in a second."""
+    config = tiny_config(run, *overrides)
+    directory = RunDirectory(config.run.dir)
+    directory.create()
+    return build_trainer(config, directory, torch.device("cpu"))
+
+
+def trained(run: Path, *overrides: str) -> Trainer:
+    """A small run at its end."""
+    trainer = tiny_trainer(run, *overrides)
+    trainer.fit()
+    return trainer
+
+
+def state_of(trainer: Trainer) -> dict[str, Tensor]:
+    """A copy of every parameter and buffer."""
+    return {name: tensor.clone() for name, tensor in trainer.method.state_dict().items()}
+
+
+def different(ours: dict[str, Any], theirs: dict[str, Any]) -> list[str]:
+    """The names under which two states do not hold the same bits."""
+    assert ours.keys() == theirs.keys()
+    return [name for name in ours if not torch.equal(ours[name], theirs[name])]
