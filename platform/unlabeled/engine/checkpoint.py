@@ -135,7 +135,7 @@ def load(path: Path) -> Checkpoint:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint file") from error
     except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
@@ -146,6 +146,8 @@ def _read(path: Path) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: refused, it is not plain data ({_first_line(error)})"
         ) from error
+    if not isinstance(content, dict):
+        raise CheckpointError(f"{path}: not a checkpoint, it holds one {type(content).__name__}")
     return content
 
 

@@ -28,7 +28,7 @@ class ProbeData:
 
 
 def probe_data(config: PretrainConfig, train: Source, device: torch.device) -> ProbeData | str:
-    """What a probe needs, or the reason why there is none: missing labels or no matching test split."""
+    """What a probe needs, or why there is none: no labels, or no test split that matches."""
     if train.labels is None:
         return "the training images have no labels"
     try:

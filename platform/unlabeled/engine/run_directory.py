@@ -73,10 +73,10 @@ class RunDirectory:
         """Every whole line (a kill may have torn one); of a repeated step the last counts."""
         records: dict[tuple[Any, Any], dict[str, Any]] = {}
         if self.metrics_file.exists():
-            for line in self.metrics_file.read_text(encoding="utf-8").splitlines():
+            for line in self.metrics_file.read_bytes().splitlines():
                 try:
                     record = json.loads(line)
-                except json.JSONDecodeError:
+                except ValueError:  # half an object, or half a character
                     continue
                 records[record.get("phase"), record.get("step")] = record
         yield from records.values()

@@ -91,7 +91,7 @@ def _train_epoch(
     for features, labels in batches:
         loss = F.cross_entropy(classifier(features), labels)
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        torch.autograd.backward(loss)
         optimizer.step()
         total += loss.detach()
         count += 1

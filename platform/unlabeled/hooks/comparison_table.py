@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import shlex
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -55,7 +57,7 @@ class ComparisonTable(Hook):
 
     def _weights(self, trainer: Trainer) -> dict[str, str]:
         """The arguments of `unlabeled evaluate` for every row."""
-        run = trainer.run.path
+        run = shlex.quote(str(trainer.run.path))
         pixels = f"backbone=raw_pixels backbone.image_size={self.config.image_size}"
         return {
             "raw pixels": f"weights=random {pixels} like={run}",
@@ -117,11 +119,16 @@ class ComparisonTable(Hook):
 
 
 def as_arguments(benchmark: Component) -> str:
-    """The command-line arguments that name a benchmark and the fields that are not its defaults."""
+    """What a shell needs to name a benchmark and the fields that are not its defaults."""
     standard = to_data(type(benchmark.fields)())
-    changed = [
-        f"benchmark.{key}={value if isinstance(value, str) else json.dumps(value)}"
-        for key, value in to_data(benchmark.fields).items()
-        if value != standard[key]
-    ]
-    return " ".join([f"benchmark={benchmark.name}", *changed])
+    changed = _changed("benchmark", to_data(benchmark.fields), standard)
+    return " ".join([f"benchmark={benchmark.name}", *map(shlex.quote, changed)])
+
+
+def _changed(path: str, value: Any, standard: Any) -> Iterator[str]:
+    if isinstance(value, Mapping) and isinstance(standard, Mapping):
+        for key in value:
+            yield from _changed(f"{path}.{key}", value[key], standard.get(key))
+    elif value != standard:
+        spelled = value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+        yield f"{path}={spelled}"

@@ -51,8 +51,16 @@ class KnnProbe(Hook):
 
     def before_fit(self, trainer: Trainer) -> None:
         """Say once when there is nothing to probe."""
-        if isinstance(trainer.probe_data, str):
-            log.info("no k-NN probe: %s", trainer.probe_data)
+        data = trainer.probe_data
+        if isinstance(data, str):
+            log.info("no k-NN probe: %s", data)
+        elif min(len(data.train), self.config.max_samples) < self.config.k:
+            log.info(
+                "no k-NN probe: k=%d neighbours are more than its %d training images; give a "
+                "smaller hooks.knn_probe.k",
+                self.config.k,
+                min(len(data.train), self.config.max_samples),
+            )
 
     def after_epoch(self, trainer: Trainer, record: Record) -> None:
         """Add `knn_top1` to the epoch's record."""

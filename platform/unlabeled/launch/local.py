@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import multiprocessing
 import signal
 import sys
@@ -20,6 +21,9 @@ from unlabeled.errors import UserError
 from unlabeled.launch.base import Job, Launcher
 from unlabeled.launch.worker import work
 from unlabeled.registry import register
+
+GRACE_SECONDS = 2.0
+"""A failing rank breaks the collectives of its peers: how long to wait for the one to blame."""
 
 
 @register("launcher", "local")
@@ -87,25 +91,52 @@ def _start_and_watch(job: Job, config: Any, common: dict[str, Any], processes: i
 
 
 def _watch(children: list[tuple[BaseProcess, Connection]]) -> None:
-    """Return when all ended well; raise the first failure."""
+    """Return when all ended well; raise the failure that caused the others."""
     running = dict(enumerate(children))
-    while running:
-        wait([child.sentinel for child, _ in running.values()])
-        # A failing rank makes its peers fail a moment later: look for the one with a message first.
-        time.sleep(0.2)
-        ended = {rank: pair for rank, pair in running.items() if not pair[0].is_alive()}
-        failures = {}
-        for rank, (child, receiver) in ended.items():
-            error = receiver.recv() if receiver.poll() else None
-            if child.exitcode != 0 or error is not None:
-                failures[rank] = (child, error)
-            del running[rank]
-        for _, error in failures.values():
-            if isinstance(error, UserError):
-                raise error
-        for rank, (child, error) in failures.items():
-            detail = error or f"ended with status {child.exitcode}"
-            raise RuntimeError(f"rank {rank} failed: {detail}")
+    failures: list[_Failure] = []
+    give_up = math.inf
+    while running and time.monotonic() < give_up:
+        left = None if give_up == math.inf else max(0.0, give_up - time.monotonic())
+        wait([child.sentinel for child, _ in running.values()], timeout=left)
+        for rank, (child, receiver) in list(running.items()):
+            if not child.is_alive():
+                del running[rank]
+                failures += _failure(rank, child, receiver)
+        if any(isinstance(failure.error, UserError) for failure in failures):
+            break
+        if failures:
+            give_up = min(give_up, time.monotonic() + GRACE_SECONDS)
+    if failures:
+        cause = min(failures, key=_Failure.order)
+        if isinstance(cause.error, UserError):
+            raise cause.error
+        detail = cause.error or f"ended with status {cause.status}"
+        raise RuntimeError(f"rank {cause.rank} failed: {detail}")
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """How a rank failed: an error for people, a traceback, or (killed) None."""
+
+    rank: int
+    error: UserError | str | None
+    status: int | None
+    when: float
+
+    def order(self) -> tuple[int, float]:
+        """Likely causes first: expected errors, sudden deaths, then the earliest crash."""
+        kinds = (isinstance(self.error, UserError), self.error is None, True)
+        return kinds.index(True), self.when
+
+
+def _failure(rank: int, child: BaseProcess, receiver: Connection) -> list[_Failure]:
+    """What an ended child has to say; nothing if it ended well."""
+    try:
+        when, error = receiver.recv()
+    except (EOFError, OSError):  # it said nothing, or died while it spoke
+        when, error = 0.0, None
+    failed = child.exitcode != 0 or error is not None
+    return [_Failure(rank, error, child.exitcode, when)] if failed else []
 
 
 def _child(sender: Connection, job: Job, config: Any, rank: int, common: dict[str, Any]) -> None:
@@ -113,12 +144,12 @@ def _child(sender: Connection, job: Job, config: Any, rank: int, common: dict[st
     try:
         work(job, config, rank=rank, local_rank=rank, **common)
     except UserError as error:
-        sender.send(error)
+        sender.send((time.time(), error))
         sys.exit(error.exit_status)
     except KeyboardInterrupt:
         sys.exit(130)
     except BaseException:
-        sender.send(traceback.format_exc())
+        sender.send((time.time(), traceback.format_exc()))
         raise
 
 

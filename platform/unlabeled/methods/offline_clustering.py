@@ -9,10 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from unlabeled.assigners.base import OfflineAssigner
-from unlabeled.assigners.base import OfflineAssigner
 from unlabeled.data.types import Batch
 from unlabeled.distributed import comm
-from unlabeled.errors import ConfigError
 from unlabeled.methods.base import DataFacts, Method, MethodOutput, Pass, Progress
 from unlabeled.methods.multi_crop import multi_crop_features
 from unlabeled.methods.requirements import (

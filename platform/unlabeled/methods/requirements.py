@@ -40,8 +40,8 @@ def check_assigner(assigner: object, wanted: type, *, example: str) -> None:
     """The code-maker sees what the method gives it: a batch of scores, or a whole data set."""
     if not isinstance(assigner, wanted):
         raise ConfigError(
-            f"assigner: {type(assigner).__name__} is no {wanted.__name__}, which this method needs; "
-            f"use assigner={example}"
+            f"assigner: {type(assigner).__name__} is no {wanted.__name__}, which this method "
+            f"needs; use assigner={example}"
         )
 
 

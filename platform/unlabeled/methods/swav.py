@@ -10,7 +10,6 @@ import torch
 from torch import Tensor, nn
 
 from unlabeled.assigners.base import OnlineAssigner
-from unlabeled.assigners.base import OnlineAssigner
 from unlabeled.data.types import Batch
 from unlabeled.distributed import comm
 from unlabeled.errors import ConfigError

@@ -14,7 +14,7 @@ from unlabeled.registry import register
 
 
 @register("backbone", "regnet")
-class RegNet(torchvision.models.regnet.RegNet):  # type: ignore[misc, unused-ignore]
+class RegNet(torchvision.models.regnet.RegNet):
     """RegNetY with global average pooling: images [B, 3, h, w] -> features [B, last stage's width].
 
     Block j has width w0 wm^round(log(1 + j wa / w0) / log wm), rounded to a multiple of 8; equal
