@@ -241,7 +241,7 @@ def test_every_rank_keeps_what_is_its_own(tmp_path: Path) -> None:
     files = [torch.load(path / f"rank000{rank}.pt", weights_only=True) for rank in (0, 1)]
     assert different(files[0]["buffers"], files[1]["buffers"])
     alone = tiny_trainer(tmp_path / "alone", *FAST, "method.queue_samples=24")
-    with pytest.raises(CheckpointError, match="launch.processes=2"):
+    with pytest.raises(CheckpointError, match=r"launch\.processes=2"):
         restored(alone, path)
 
 

@@ -74,7 +74,7 @@ def test_one_bad_micro_batch_is_enough(bad: float, tmp_path: Path) -> None:
 
 
 def test_weights_are_those_before_the_step(tmp_path: Path) -> None:
-    trainer = tiny_trainer(tmp_path, "hooks.knn_probe=null")
+    trainer = tiny_trainer(tmp_path, "method=simclr", "hooks.knn_probe=null")
     trainer.method.loss.register_forward_hook(lambda module, inputs, loss: loss * math.nan)
     parameters = {n: p.detach().clone() for n, p in trainer.method.named_parameters()}
     divergence(trainer)
@@ -83,10 +83,11 @@ def test_weights_are_those_before_the_step(tmp_path: Path) -> None:
 
 
 def _diverges_on_rank_1(folder: str) -> tuple[str, list[int], bool]:
-    """Only rank 1 has a bad loss: what each rank says, its samples, and whether its weights stayed."""
+    """Only rank 1 has a bad loss: what a rank says, its samples, and whether its weights stayed."""
     from unlabeled.distributed import comm
 
-    trainer = tiny_trainer(Path(folder), "launch.processes=2", "hooks.knn_probe=null")
+    choices = ("method=simclr", "launch.processes=2", "hooks.knn_probe=null")
+    trainer = tiny_trainer(Path(folder), *choices)
     before = state_of(trainer)
     if comm.rank() == 1:
         trainer.method.loss.register_forward_hook(lambda module, inputs, loss: loss * math.inf)

@@ -103,6 +103,8 @@ def test_data_without_labels_is_passed_over_with_the_reason(
 
 def test_arguments_name_only_what_differs_from_the_defaults() -> None:
     assert as_arguments(benchmark("knn")) == "benchmark=knn"
+    lists = as_arguments(benchmark("knn", k=[3, 5], report_k=3))
+    assert lists == "benchmark=knn 'benchmark.k=[3,5]' benchmark.report_k=3"  # a shell may glob
     changed = benchmark("linear", epochs=3, augment=False, normalize_features="standardize")
     words = as_arguments(changed).split()
     assert words[0] == "benchmark=linear"

@@ -46,7 +46,8 @@ def test_the_written_lines_rebuild_the_network_without_this_package(
     trainer.method.backbone.eval()
     with torch.no_grad():
         ours, theirs = trainer.method.backbone(images), scope["m"](images)
-    assert torch.equal(ours, theirs)
+    # Where training used another memory format, sums end in other last bits.
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-5)
     assert theirs.shape == (4, card_of(trainer)["feature_dim"])
 
 

@@ -32,7 +32,7 @@ def run_command(
         overrides.insert(0, "launch=torchrun")
     if start is not None:
         launch(_check(schema, *_from_run(start, overrides)))
-    elif "--cfg" in flags or "-c" in flags:
+    elif _shows_job(flags):
         print(yaml.safe_dump(to_data(_composed(name, schema, overrides)), sort_keys=False), end="")
     elif flags:
         _hand_to_hydra(name, schema, flags, overrides, launch)
@@ -85,6 +85,12 @@ def _from_run(start: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], li
     return {str(k): v for k, v in container.items()}, problems
 
 
+def _shows_job(flags: Sequence[str]) -> bool:
+    """Whether `--cfg job` was asked for; what else `--cfg` shows is Hydra's own."""
+    shown = get_args_parser().parse_args(list(flags))
+    return bool(shown.cfg == "job" and not shown.package)
+
+
 def _split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
     """Flags that Hydra understands, and overrides; an unknown flag is a ConfigError."""
     parser = get_args_parser()
@@ -117,6 +123,7 @@ def _hand_to_hydra(
     if sweeps and not any(o.lstrip("+").startswith("run.dir=") for o in sorted_out.values):
         folder = f"runs/multirun-{datetime.now():%Y%m%d-%H%M%S}"
         sorted_out.values.append(f"++run.dir='{folder}/${{hydra:job.num}}'")
+        sorted_out.values.append(f"++hydra.sweep.dir='{folder}'")  # for its multirun.yaml
 
     def job(config: DictConfig) -> None:
         data = OmegaConf.to_container(config, resolve=True)

@@ -89,7 +89,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise CheckpointError(f"{path.parent}: not a run directory (no {path.name})") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise CheckpointError(f"{path}: cannot be read ({error})") from error
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: cannot be read ({reason})") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{path}: expected a mapping, got {type(data).__name__}")
     return data

@@ -79,7 +79,7 @@ def fit(
                 f"{recipe.learning_rate(epoch):g}; lower benchmark.lr, or bring the features to "
                 "unit scale with benchmark.normalize_features=standardize"
             )
-        log.info("linear epoch %d/%d: loss %.4f", epoch + 1, recipe.epochs, loss)
+        log.debug("linear epoch %d/%d: loss %.4f", epoch + 1, recipe.epochs, loss)
         yield classifier
 
 

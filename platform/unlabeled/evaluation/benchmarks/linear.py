@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -23,12 +24,14 @@ log = logging.getLogger(__name__)
 
 # Test rows classified at once: 8192 x 2048 float32 = 64 MB on the device.
 TEST_BLOCK = 8192
+SECONDS_BETWEEN_LINES = 10.0
 
 Scaling = Callable[[Tensor], Tensor]
 
 
-def _random_crop() -> Component:
-    return Component("transform", "random_crop", RandomCrop.Config())
+def random_crop_like(pipeline: Pipeline) -> Pipeline:
+    """SwAV's training view, a random resized crop and a flip, at the size of the evaluation view."""
+    return RandomCrop(RandomCrop.Config(size=pipeline.views[0].size))
 
 
 @register("benchmark", "linear")
@@ -71,8 +74,9 @@ class Linear(Benchmark):
         evaluation view. Not SwAV's protocol; for features of arbitrary scale, such as pixels."""
         augment: bool = True
         """Encode new training views every epoch (SwAV); false: encode every image once."""
-        train_transform: Annotated[Component, "transform"] = field(default_factory=_random_crop)
-        """The training view (SwAV A.3: random resized crop and flip); unused without augment."""
+        train_transform: Annotated[Component, "transform"] | None = None
+        """The training view; null: a random resized crop and a flip (SwAV A.3) at the size of the
+        evaluation view. Unused without augment."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges, and the number of training views."""
@@ -84,6 +88,8 @@ class Linear(Benchmark):
                 yield "momentum", f"must be in [0, 1), got {self.momentum}"
             if self.weight_decay < 0:
                 yield "weight_decay", f"must be 0 or more, got {self.weight_decay}"
+            if self.train_transform is None:
+                return
             if not issubclass(get("transform", self.train_transform.name), Pipeline):
                 yield "train_transform", f"{self.train_transform.name!r} makes no view by itself"
             elif (views := len(self.train_transform.build().views)) != 1:
@@ -114,11 +120,14 @@ class Linear(Benchmark):
         require_labels(probe)
         scale = self._scaling(probe)
         test = probe.features("test")
-        top1 = []
+        top1: list[float] = []
+        said = time.monotonic()
         for epoch, classifier in enumerate(self.train(probe, scale)):
             scores, labels = classify(classifier, test, scale, probe.device)
             top1.append(top_accuracy(scores, labels, 1))
-            log.info("linear epoch %d/%d: top1 %.2f", epoch + 1, self.config.epochs, top1[-1])
+            if time.monotonic() - said > SECONDS_BETWEEN_LINES:
+                said = time.monotonic()
+                log.info("linear epoch %d/%d: top1 %.2f", epoch + 1, self.config.epochs, top1[-1])
         top5 = top_accuracy(scores, labels, 5)
         return {"top1": top1[-1], "top1_best": max(top1), "top5": top5}
 
@@ -136,7 +145,8 @@ class Linear(Benchmark):
 
     def _feed(self, probe: Probe) -> Feed:
         if self.config.augment:
-            pipeline = self.config.train_transform.build()
+            chosen = self.config.train_transform
+            pipeline = chosen.build() if chosen else random_crop_like(probe.pipeline)
             return augmented_feed(probe, pipeline, batch_size=self.config.batch_size)
         return cached_feed(
             probe.features("train"),
