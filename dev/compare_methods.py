@@ -1,10 +1,10 @@
 """Pretrain with every method on the embedded photographs, one after the other, and tabulate.
 
-    python dev/compare_methods.py               # prints the table, about 3 minutes a method on 2 cores
-    python dev/compare_methods.py --readme      # also puts it into README.md
+    python dev/compare_methods.py            # prints the table; about 3 minutes a method on 2 cores
+    python dev/compare_methods.py --readme   # also puts it into README.md
 
-Same data, views, backbone, optimizer, schedule and number of epochs for all; only `method=` differs.
-Every number is what the run itself measured and stored. Arguments after `--` go to every run.
+Same data, views, backbone, optimizer, schedule and number of epochs: only `method=` differs.
+Every number is what the run itself measured. Further arguments (key=value) go to every run.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ def run(method: str, folder: Path, extra: list[str]) -> tuple[dict[str, list[str
         check=False,
     )
     if done.returncode:
-        raise SystemExit(f"{method} ended with status {done.returncode}:\n{done.stdout}{done.stderr}")
+        raise SystemExit(
+            f"{method} ended with status {done.returncode}:\n{done.stdout}{done.stderr}"
+        )
     rows = {}
     for line in done.stdout.splitlines():
         for name in (*BASELINES, "pretrained"):
@@ -70,8 +72,8 @@ def main() -> None:
         machine = json.loads((Path(folder) / METHODS[0] / "environment.json").read_text())
     packages = machine["packages"]
     text += (
-        f"\n\nMeasured by `python dev/compare_methods.py` on {len(os.sched_getaffinity(0))} CPU cores, "
-        f"torch {packages['torch']}, Python {machine['python']}, one seed."
+        f"\n\nMeasured by `python dev/compare_methods.py` on {len(os.sched_getaffinity(0))} CPU "
+        f"cores, torch {packages['torch']}, Python {machine['python']}, one seed."
     )
     print(text)
     if arguments.readme:

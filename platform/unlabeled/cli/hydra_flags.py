@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -116,7 +117,7 @@ def _hand_to_hydra(
     name: str, schema: type[T], flags: list[str], overrides: list[str], launch: Callable[[T], None]
 ) -> None:
     """Multi-runs, tab completion, help: Hydra does them; every job is checked as usual."""
-    sorted_out = sort_overrides(overrides, [config_dir()])
+    sorted_out = sort_overrides(overrides, [config_dir(), *_own_folders(flags)])
     if sorted_out.problems:
         raise ConfigError(sorted_out.problems)
     sweeps = "--multirun" in flags or "-m" in flags
@@ -139,3 +140,10 @@ def _hand_to_hydra(
         config_path=str(config_dir()),
         config_name=name,
     )
+
+
+def _own_folders(flags: Sequence[str]) -> list[Path]:
+    """Folders of the user's own YAML, given with --config-dir (or -cd)."""
+    following = dict(pairwise(flags))
+    named = [following[flag] for flag in ("--config-dir", "-cd") if flag in following]
+    return [Path(f) for f in (*named, *(f.partition("=")[2] for f in flags if "-dir=" in f))]

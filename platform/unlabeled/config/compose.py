@@ -33,6 +33,8 @@ class Overrides:
 
     groups: list[str] = field(default_factory=list)
     values: list[str] = field(default_factory=list)
+    nulls: list[str] = field(default_factory=list)
+    """Groups that were set to null, which Hydra's grammar of choices lacks."""
     problems: list[str] = field(default_factory=list)
 
     @property
@@ -41,31 +43,27 @@ class Overrides:
         return self.groups + self.values
 
 
-def compose_config(
-    name: str, overrides: Sequence[str], extra_dirs: Sequence[Path] = ()
-) -> Composed:
+def compose_config(name: str, overrides: Sequence[str]) -> Composed:
     """The config `name` with overrides, interpolations resolved.
 
     A value for a key that no YAML has is kept (the typed check then names it as unknown, whether it
     was written as `key=`, `+key=` or `++key=`); a choice that does not exist is reported and left
     out.
     """
-    sorted_out = sort_overrides(overrides, [config_dir(), *extra_dirs])
+    sorted_out = sort_overrides(overrides, [config_dir()])
     problems = sorted_out.problems
     try:
-        data = _compose(name, sorted_out.all, extra_dirs)
+        data = _compose(name, sorted_out.all)
+        data.update(dict.fromkeys(sorted_out.nulls))
     except (HydraException, OmegaConfBaseException) as error:
         problems.append(_one_line(error))
         data = {}
     return Composed(data, problems)
 
 
-def _compose(name: str, overrides: list[str], extra_dirs: Sequence[Path]) -> dict[str, Any]:
-    search = [f"file://{folder.absolute()}" for folder in extra_dirs]
+def _compose(name: str, overrides: list[str]) -> dict[str, Any]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir()), version_base="1.3", job_name="unlabeled"):
-        if search:
-            overrides = [*overrides, f"hydra.searchpath=[{','.join(search)}]"]
         config = compose(name, overrides)
     data = OmegaConf.to_container(config, resolve=True)
     assert isinstance(data, dict)
@@ -85,12 +83,9 @@ def sort_overrides(overrides: Sequence[str], folders: Sequence[Path]) -> Overrid
         if options is None:
             plain = quoted.lstrip("+")
             result.values.append(quoted if parsed.is_delete() else f"++{plain}")
-        elif (
-            parsed.is_sweep_override()
-            or parsed.is_delete()
-            or parsed.value() is None
-            or str(parsed.value()) in options
-        ):
+        elif parsed.value() is None and not parsed.is_delete():
+            result.nulls.append(key)
+        elif parsed.is_sweep_override() or parsed.is_delete() or str(parsed.value()) in options:
             result.groups.append(quoted)
         else:
             result.problems.append(_unknown_choice(key, str(parsed.value()), options))

@@ -44,12 +44,11 @@ def measure(
     """Run the benchmark; `cache` shares features between benchmarks of the same subject."""
     started = time.monotonic()
     backbone = frozen(subject.backbone, device)
-    test = subject.dataset.build(split="test")
     probe = Probe(
         encode=backbone,
         feature_dim=subject.feature_dim,
-        train=subject.dataset.build(split="train"),
-        test=test,
+        train=subject.train,
+        test=subject.test,
         pipeline=subject.transform.build(),
         normalize=Normalize(subject.normalization, device),
         device=device,
@@ -64,8 +63,8 @@ def measure(
         benchmark=config.benchmark.name,
         protocol=benchmark.protocol,
         metrics=metrics,
-        dataset=subject.dataset.name,
-        fingerprint=test.fingerprint(),
+        dataset=subject.dataset,
+        fingerprint=subject.test.fingerprint(),
         weights=config.weights,
         seed=config.seed,
         seconds=time.monotonic() - started,

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from unlabeled.config.check import build_config
 from unlabeled.config.schema import EvaluateConfig, Normalization, PretrainConfig
+from unlabeled.data.sources.base import Source
 from unlabeled.engine import checkpoint
 from unlabeled.engine.build import seed_everything
 from unlabeled.engine.run_directory import RunDirectory
@@ -27,7 +28,9 @@ class Subject:
     """A backbone ready to encode, with the data and the view it is measured on."""
 
     backbone: nn.Module
-    dataset: Component
+    dataset: str
+    train: Source
+    test: Source
     transform: Component
     normalization: Normalization
     run: RunDirectory | None
@@ -42,6 +45,7 @@ class Subject:
 
 def load_subject(config: EvaluateConfig) -> Subject:
     """The subject that `weights` names; the run, or `like`, says what the command leaves open."""
+    _must_exist(config.weights)
     run = _run_of(config.weights)
     reference = run or (RunDirectory(config.like) if config.like else None)
     known = _run_config(reference) if reference else None
@@ -53,7 +57,9 @@ def load_subject(config: EvaluateConfig) -> Subject:
         )
     return Subject(
         backbone=_backbone(config, known),
-        dataset=dataset,
+        dataset=dataset.name,
+        train=dataset.build(split="train"),
+        test=dataset.build(split="test"),
         transform=config.eval_transform
         or (known.eval_transform if known else _default_transform()),
         normalization=config.normalization or (known.normalization if known else IMAGENET),
@@ -104,13 +110,17 @@ def _backbone(config: EvaluateConfig, known: PretrainConfig | None) -> nn.Module
     return backbone
 
 
-def _state(path: Path) -> dict[str, Tensor]:
-    """The backbone's tensors in a run, a checkpoint or a file."""
-    if not path.exists():
+def _must_exist(weights: str) -> None:
+    path = Path(weights).expanduser()
+    if weights != "random" and not weights.startswith("torchvision:") and not path.exists():
         raise CheckpointError(
             f"weights: {path} does not exist; give a run, a checkpoint, a .safetensors file, "
             "torchvision:<name> or random"
         )
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    """The backbone's tensors in a run, a checkpoint or a file."""
     if path.is_file():
         return load_backbone_state(path)
     exported = path / "weights" / "backbone.safetensors"

@@ -15,6 +15,7 @@ from unlabeled.hooks.base import Hook
 from unlabeled.registry import Component, register
 
 if TYPE_CHECKING:
+    from unlabeled.engine.probe_data import ProbeData
     from unlabeled.engine.trainer import Trainer
     from unlabeled.evaluation.features import FeatureSet
     from unlabeled.evaluation.subject import Subject
@@ -45,7 +46,8 @@ class ComparisonTable(Hook):
         if isinstance(trainer.probe_data, str):
             log.info("no comparison table: %s", trainer.probe_data)
             return
-        rows = [self._row(trainer, name, subject) for name, subject in self._subjects(trainer)]
+        subjects = self._subjects(trainer, trainer.probe_data)
+        rows = [self._row(trainer, name, subject) for name, subject in subjects]
         from unlabeled.evaluation.results import format_table
 
         if comm.rank() == 0:
@@ -65,7 +67,7 @@ class ComparisonTable(Hook):
             "pretrained": f"weights={run}",
         }
 
-    def _subjects(self, trainer: Trainer) -> list[tuple[str, Subject]]:
+    def _subjects(self, trainer: Trainer, data: ProbeData) -> list[tuple[str, Subject]]:
         from unlabeled.engine.build import build_backbone
         from unlabeled.evaluation.subject import Subject
         from unlabeled.registry import get
@@ -82,7 +84,9 @@ class ComparisonTable(Hook):
                 name,
                 Subject(
                     backbone=backbone,
-                    dataset=config.dataset,
+                    dataset=config.dataset.name,
+                    train=data.train,
+                    test=data.test,
                     transform=config.eval_transform,
                     normalization=config.normalization,
                     run=trainer.run,

@@ -89,6 +89,7 @@ class KnnProbe(Hook):
                     device=trainer.device,
                     batch_size=data.batch_size,
                     workers=data.workers,
+                    channels_last=trainer.config.channels_last,
                 )
                 for source in (Subset(data.train, self.config.max_samples), data.test)
             ]

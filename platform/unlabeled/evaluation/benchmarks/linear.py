@@ -30,7 +30,7 @@ Scaling = Callable[[Tensor], Tensor]
 
 
 def random_crop_like(pipeline: Pipeline) -> Pipeline:
-    """SwAV's training view, a random resized crop and a flip, at the size of the evaluation view."""
+    """SwAV's training view, a random resized crop and a flip, of the evaluation view's size."""
     return RandomCrop(RandomCrop.Config(size=pipeline.views[0].size))
 
 
