@@ -30,7 +30,8 @@ log = logging.getLogger(__name__)
 
 def pretrain(config: PretrainConfig, device: torch.device) -> None:
     """Build or restore the run that the config names, and train it to its end."""
-    run = RunDirectory(config.run.dir)
+    # Under torchrun every rank composes its own config, and the default name holds the time.
+    run = RunDirectory(comm.all_gather_objects(config.run.dir)[0])
     start = find_checkpoint(config, run)
     comm.barrier()
     if comm.rank() == 0:

@@ -81,8 +81,6 @@ class Method(nn.Module):
     """The config slots that the method takes: of head, loss, assigner."""
     needs_labels: ClassVar[bool] = False
     """Whether batches keep their labels; a self-supervised method never sees any."""
-    needs_epochs: ClassVar[bool] = False
-    """Whether it revisits samples, and so cannot learn from a stream that is seen once."""
 
     backbone: nn.Module
     head: nn.Module

@@ -35,7 +35,6 @@ class OfflineClustering(Method):
     """
 
     parts: ClassVar[frozenset[str]] = frozenset({"head", "loss", "assigner"})
-    needs_epochs: ClassVar[bool] = True
     learns_prototypes: ClassVar[bool]
 
     head: PrototypesHead
