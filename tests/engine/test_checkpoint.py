@@ -270,6 +270,24 @@ def test_a_rank_that_cannot_write_makes_all_ranks_keep_the_last_good_one(tmp_pat
     checkpoint.load(folder / "00000001")
 
 
+def test_a_large_queue_that_does_not_fit_publishes_nothing(tmp_path: Path) -> None:
+    """Rank 0's own file fails while the shared one, written after it, would have had room."""
+    queue = ("method.queue_samples=120000", "method.queue_start_epoch=0")
+    trainer = tiny_trainer(tmp_path / "run", *queue)
+    good = saved(trainer, 1)
+    shared, own = ((good / name).stat().st_size for name in ("shared.pt", "rank0000.pt"))
+    assert own > 2 * shared
+    no_limit = (resource.RLIM_INFINITY, resource.RLIM_INFINITY)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2 * shared, resource.RLIM_INFINITY))
+    try:
+        with pytest.raises(EnvironmentProblem, match=r"rank0000\.pt"):
+            saved(trainer, 2)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, no_limit)
+    assert checkpoint.newest(trainer.run.checkpoints) == good
+    assert checkpoint.complete(trainer.run.checkpoints) == [good]
+
+
 def limited(run: Path, limit: int) -> subprocess.CompletedProcess[str]:
     """A run that may write no file of more than `limit` bytes, as on a disk that is full."""
     return subprocess.run(
