@@ -17,9 +17,11 @@ class Source(abc.ABC):
     `image(i)` returns RGB uint8 [h, w, 3] and raises `unlabeled.data.decode.BrokenImage` for a file
     that cannot be decoded. Labels are int64 in range(num_classes), or None where there are none.
     A missing root, an empty folder or a split that does not exist raises DataError in the
-    constructor.
+    constructor. `decode_at_least`: sources of files decode large JPEGs at 1/2, 1/4 or 1/8 of their
+    size where the shorter side stays at least so long; None, unless training asks: every pixel.
     """
 
+    decode_at_least: int | None = None
     labels: np.ndarray | None = None
     classes: tuple[str, ...] = ()
 

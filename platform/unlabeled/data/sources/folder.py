@@ -76,7 +76,8 @@ class Folder(Source):
         return len(self._paths)
 
     def image(self, index: int) -> np.ndarray:
-        return decode_file(os.path.join(self.root, self._paths[index]))
+        path = os.path.join(self.root, self._paths[index])
+        return decode_file(path, at_least=self.decode_at_least)
 
     def name(self, index: int) -> str:
         """The path below the split's folder."""
