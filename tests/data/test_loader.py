@@ -1,69 +1,46 @@
+"""What a batch holds is a pure function of the step, whoever makes it and whatever came before."""
+
 from __future__ import annotations
 
-import multiprocessing
-import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from unlabeled.config.check import build_config
-from unlabeled.data.loader import StepBatches, batches, eval_batches
+from tests_support.loading import (
+    CPU,
+    SAMPLES,
+    Kind,
+    Painted,
+    Slow,
+    content,
+    contents,
+    loading,
+    steps_of,
+    stream,
+    synthetic,
+)
+from unlabeled.data.loader import eval_batches
 from unlabeled.data.sampling.shuffled import Shuffled
 from unlabeled.data.sources.base import Source
 from unlabeled.data.sources.folder import Folder
-from unlabeled.data.sources.synthetic import Synthetic
 from unlabeled.data.transforms.base import SampleKey
-from unlabeled.data.transforms.center_crop import CenterCrop
-from unlabeled.data.transforms.multi_crop import MultiCrop
 from unlabeled.data.types import Batch
 from unlabeled.errors import ConfigError, DataError
 
-PIPELINE = MultiCrop(
-    build_config(
-        MultiCrop.Config,
-        {
-            "crops": [
-                {"count": 2, "size": 12, "scale": [0.2, 1.0], "role": "global"},
-                {"count": 1, "size": 8, "scale": [0.05, 0.2], "role": "local"},
-            ],
-            "operations": [{"name": "horizontal_flip", "p": 0.5}, {"name": "color_jitter"}],
-        },
-    )
-)
-MIDDLE = CenterCrop(CenterCrop.Config(size=8, resize=None))
-SAMPLES = 50
+PIPELINE = Painted()
 
-
-def synthetic(num_samples: int = SAMPLES) -> Synthetic:
-    return Synthetic(Synthetic.Config(num_samples=num_samples, image_size=16), split="train")
-
-
-def steps_of(source: Source, **fields: Any) -> StepBatches:
-    settings = {
-        **{"seed": 5, "batch_size": 12, "micro_steps": 1, "rank": 0, "world_size": 1},
-        **{"steps_per_epoch": 4},
-        **fields,
-    }
-    sampler = Shuffled(Shuffled.Config(), num_samples=len(source), seed=settings["seed"])
-    return StepBatches(source, PIPELINE, sampler, **settings)
-
-
-def content(batch: Batch) -> tuple[object, ...]:
-    labels = None if batch.labels is None else batch.labels.tolist()
-    views = tuple(view.numpy().tobytes() for view in batch.views)
-    return views, tuple(batch.indices.tolist()), labels, batch.broken
-
-
-def read(dataset: StepBatches, steps: range, workers: int = 0) -> list[Batch]:
-    return list(batches(dataset, steps, workers=workers, prefetch=2, pin_memory=False))
+# Everybody who may make batches, but for the test's own thread.
+CREWS = [
+    pytest.param(1, "threads", id="1 thread"),
+    pytest.param(4, "threads", id="4 threads"),
+    pytest.param(1, "processes", id="1 process", marks=pytest.mark.slow),
+    pytest.param(4, "processes", id="4 processes", marks=pytest.mark.slow),
+]
+ALL = [pytest.param(0, "auto", id="alone"), *CREWS]
 
 
 @pytest.fixture
@@ -83,24 +60,9 @@ def broken_folder(tmp_path: Path) -> Folder:
     return Folder(Folder.Config(root=str(tmp_path)), split="train")
 
 
-class Slow(Source):
-    """Images that take a while."""
-
-    def __len__(self) -> int:
-        return 1000
-
-    def image(self, index: int) -> np.ndarray:
-        time.sleep(0.01)
-        return np.zeros((16, 16, 3), dtype=np.uint8)
-
-    def name(self, index: int) -> str:
-        return str(index)
-
-
 def test_a_batch_holds_the_pipelines_views_of_the_samplers_images() -> None:
     source = synthetic()
-    dataset = steps_of(source)
-    batch = dataset[(6, 0)]  # step 2 of epoch 1
+    batch = steps_of(source)[(6, 0)]  # step 2 of epoch 1
     order = Shuffled(Shuffled.Config(), num_samples=SAMPLES, seed=5).indices(1, 24, 36)
     assert batch.indices.tolist() == order.tolist() and batch.indices.dtype == torch.int64
     assert source.labels is not None and batch.labels is not None
@@ -109,32 +71,42 @@ def test_a_batch_holds_the_pipelines_views_of_the_samplers_images() -> None:
         (12, 3, 12, 12), (12, 3, 12, 12), (12, 3, 8, 8)
     ]  # fmt: skip
     assert all(view.dtype == torch.uint8 for view in batch.views) and batch.broken == ()
+    assert [tuple(table.shape) for table in batch.deferred] == 3 * [(12, 2, 2)]
     for row, index in enumerate(order.tolist()):
-        expected = PIPELINE(source.image(index), SampleKey(5, 1, index))
-        for view, array in zip(batch.views, expected, strict=True):
-            assert np.array_equal(view[row].numpy(), array)
+        views = [np.zeros((3, size, size), dtype=np.uint8) for size in (12, 12, 8)]
+        tables = [np.zeros((2, 2)) for _ in views]
+        PIPELINE.write(source.image(index), SampleKey(5, 1, index), views, tables)
+        for number in range(3):
+            assert np.array_equal(batch.views[number][row].numpy(), views[number])
+            assert np.array_equal(batch.deferred[number][row].numpy(), tables[number])
 
 
-@pytest.mark.parametrize("workers", [1, 2])
-def test_workers_change_nothing(workers: int, broken_folder: Folder) -> None:
+@pytest.mark.parametrize("prefetch", [1, 3])
+@pytest.mark.parametrize(("workers", "kind"), ALL)
+def test_who_makes_the_batches_changes_nothing(
+    workers: int, kind: Kind, prefetch: int, broken_folder: Folder
+) -> None:
     for source in (synthetic(), broken_folder):
         dataset = steps_of(source, batch_size=6, micro_steps=2)
-        alone = [content(batch) for batch in read(dataset, range(3, 9))]
-        assert [content(batch) for batch in read(dataset, range(3, 9), workers)] == alone
-        assert len(alone) == 12
+        expected = [content(dataset[(step, micro)]) for step in range(3, 9) for micro in (0, 1)]
+        assert contents(dataset, range(3, 9), workers, kind, prefetch) == expected
 
 
-def test_a_run_that_starts_at_any_step_sees_the_batches_of_one_that_never_stopped() -> None:
-    whole = [content(batch) for batch in read(steps_of(synthetic()), range(0, 9))]
-    for start in range(9):
-        assert [content(b) for b in read(steps_of(synthetic()), range(start, 9))] == whole[start:]
+@pytest.mark.parametrize(("workers", "kind"), ALL)
+def test_a_run_that_starts_at_any_step_sees_the_batches_of_one_that_never_stopped(
+    workers: int, kind: Kind
+) -> None:
+    whole = contents(steps_of(synthetic()), range(0, 9))
+    for start in range(9) if workers < 4 else (5,):
+        again = contents(steps_of(synthetic()), range(start, 9), workers, kind)
+        assert again == whole[start:]
 
 
 def test_an_epoch_sees_every_sample_once_in_another_order_than_the_next() -> None:
     dataset = steps_of(synthetic(48))
     epochs = []
     for epoch in range(2):
-        part = read(dataset, range(4 * epoch, 4 * epoch + 4))
+        part = stream(dataset, range(4 * epoch, 4 * epoch + 4))
         epochs.append([index for batch in part for index in batch.indices.tolist()])
         assert sorted(epochs[-1]) == list(range(48))
     assert epochs[0] != epochs[1]
@@ -177,7 +149,7 @@ def test_epochs_draw_new_views_of_a_sample() -> None:
 
 def test_broken_images_are_replaced_and_reported(broken_folder: Folder) -> None:
     dataset = steps_of(broken_folder, batch_size=10, steps_per_epoch=3)
-    reported = []
+    reported: list[tuple[str, str]] = []
     for step in range(3):
         batch = dataset[(step, 0)]
         assert content(batch) == content(dataset[(step, 0)])
@@ -199,7 +171,7 @@ def test_broken_images_are_replaced_and_reported(broken_folder: Folder) -> None:
 def test_replacements_differ_between_epochs_and_seeds(broken_folder: Folder) -> None:
     def replacement(seed: int, step: int) -> list[int]:
         dataset = steps_of(broken_folder, batch_size=30, steps_per_epoch=1, seed=seed)
-        _, wanted = dataset.indices(step, 0)
+        wanted = dataset.wanted((step, 0))
         used = dataset[(step, 0)].indices.tolist()
         by_index = dict(zip(wanted.tolist(), used, strict=True))
         broken = [i for i, used in by_index.items() if used != i]
@@ -211,26 +183,29 @@ def test_replacements_differ_between_epochs_and_seeds(broken_folder: Folder) -> 
     assert replacement(0, 0) != replacement(1, 0)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_a_folder_of_broken_images_ends_with_a_plain_message(tmp_path: Path, workers: int) -> None:
+@pytest.mark.parametrize(("workers", "kind"), ALL)
+def test_a_folder_of_broken_images_ends_with_a_plain_message(
+    workers: int, kind: Kind, tmp_path: Path
+) -> None:
     for number in range(12):
         (tmp_path / f"{number}.png").write_bytes(b"")
     source = Folder(Folder.Config(root=str(tmp_path)), split="train")
     dataset = steps_of(source, batch_size=4, steps_per_epoch=3)
     with pytest.raises(DataError) as caught:
-        read(dataset, range(3), workers)
+        contents(dataset, range(3), workers, kind)
     message = str(caught.value)
     assert message.startswith("17 images in a row cannot be decoded, the last one ")
     assert "Traceback" not in message and "worker" not in message
     assert "not an image in a known format" in message
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_the_global_random_state_is_left_alone(workers: int) -> None:
+@pytest.mark.parametrize(("workers", "kind"), ALL)
+def test_the_global_random_state_is_left_alone(workers: int, kind: Kind) -> None:
     torch.manual_seed(0)
-    before = torch.get_rng_state()
-    read(steps_of(synthetic()), range(2), workers)
+    before, numbers = torch.get_rng_state(), np.random.get_state()[1].copy()
+    contents(steps_of(synthetic()), range(2), workers, kind)
     assert torch.equal(torch.get_rng_state(), before)
+    assert (np.random.get_state()[1] == numbers).all()
 
 
 @pytest.mark.parametrize("fields", [{"batch_size": 10, "world_size": 3}, {"batch_size": 0}])
@@ -245,108 +220,77 @@ def test_an_epoch_that_does_not_fit_is_refused(steps_per_epoch: int) -> None:
         steps_of(synthetic(), steps_per_epoch=steps_per_epoch)
 
 
-def started(stream: Iterator[Batch]) -> tuple[Batch, list[multiprocessing.Process]]:
-    """The first batch of a stream, and the processes that reading it started."""
-    before = set(multiprocessing.active_children())
-    first = next(stream)
-    return first, [child for child in multiprocessing.active_children() if child not in before]
+def evaluate(
+    source: Source, workers: int = 0, kind: Kind = "auto", **fields: int
+) -> Iterator[Batch]:
+    settings = {"batch_size": 7, "rank": 0, "world_size": 1, **fields}
+    chosen = loading(workers, kind)
+    return eval_batches(source, PIPELINE, loader=chosen, device=CPU, **settings)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2])
-def test_workers_leave_signals_to_the_parent(number: signal.Signals) -> None:
-    stream = batches(steps_of(Slow()), range(8), workers=2, prefetch=1, pin_memory=False)
-    first, workers = started(stream)
-    assert len(workers) == 2
-    # From a process that is not the parent, as a terminal or a scheduler would.
-    subprocess.run(["kill", f"-{number}", *(str(worker.pid) for worker in workers)], check=True)
-    seen = [batch.indices.tolist() for batch in (first, *stream)]
-    assert seen == [batch.indices.tolist() for batch in read(steps_of(Slow()), range(8))]
-
-
-def test_workers_end_when_the_parent_says_so() -> None:
-    _, workers = started(
-        stream := batches(steps_of(Slow()), range(40), workers=2, prefetch=1, pin_memory=False)
-    )
-    workers[0].terminate()
-    workers[0].join(timeout=5)
-    assert workers[0].exitcode == 0
-    started_at = time.monotonic()
-    del stream
-    assert [worker.is_alive() for worker in workers] == [False, False]
-    assert time.monotonic() - started_at < 4
-
-
-ORPHANS = """
-import multiprocessing, sys, time
-sys.path[:0] = {path!r}
-from test_loader import Slow, batches, steps_of
-stream = batches(steps_of(Slow()), range(10**6), workers=2, prefetch=2, pin_memory=False)
-next(stream)
-print(*(child.pid for child in multiprocessing.active_children()), flush=True)
-for _ in stream: pass
-"""
-
-
-@pytest.mark.slow
-def test_workers_die_with_a_killed_parent() -> None:
-    code = ORPHANS.format(path=[str(Path(__file__).parent), *sys.path])
-    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
-    assert parent.stdout is not None
-    workers = [int(word) for word in parent.stdout.readline().split()]
-    assert len(workers) == 2
-    parent.kill()
-    parent.wait()
-    parent.stdout.close()
-    deadline = time.monotonic() + 30
-    while any(map(running, workers)) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert not any(map(running, workers))
-
-
-def running(pid: int) -> bool:
-    try:
-        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
-        return False
-    return state != "Z"
-
-
-def evaluate(source: Source, **fields: int) -> Iterator[Batch]:
-    settings = {"batch_size": 7, "rank": 0, "world_size": 1, "workers": 0, **fields}
-    return eval_batches(source, MIDDLE, **settings)
-
-
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(("workers", "kind"), ALL)
 @pytest.mark.parametrize("world_size", [1, 2, 3, 60])
-def test_evaluation_reads_the_set_once_in_order(workers: int, world_size: int) -> None:
+def test_evaluation_reads_the_set_once_in_order(workers: int, kind: Kind, world_size: int) -> None:
     source = synthetic()
-    if workers and world_size == 60:
+    if kind == "processes" and world_size == 60:
         world_size = 4
-    shares = [
-        list(evaluate(source, rank=rank, world_size=world_size, workers=workers))
-        for rank in range(world_size)
-    ]
-    indices = [batch.indices.tolist() for share in shares for batch in share]
-    assert [index for part in indices for index in part] == list(range(SAMPLES))
-    assert all(len(batch) == 7 for share in shares for batch in share[:-1])
-    sizes = [sum(map(len, share)) for share in shares]
-    assert max(sizes) - min(sizes) <= 1
-    for share in shares:
-        for batch in share:
+    indices, sizes = [], []
+    for rank in range(world_size):
+        lengths = []
+        for batch in evaluate(source, workers, kind, rank=rank, world_size=world_size):
+            lengths.append(len(batch))
+            indices += batch.indices.tolist()
             for row, index in enumerate(batch.indices.tolist()):
-                expected = MIDDLE(source.image(index), SampleKey(0, 0, index))[0]
-                assert np.array_equal(batch.views[0][row].numpy(), expected)
+                expected = PIPELINE(source.image(index), SampleKey(0, 0, index))
+                for view, array in zip(batch.views, expected, strict=True):
+                    assert np.array_equal(view[row].numpy(), array)
+        assert all(length == 7 for length in lengths[:-1])
+        sizes.append(sum(lengths))
+    assert indices == list(range(SAMPLES))
+    assert max(sizes) - min(sizes) <= 1
 
 
-def test_evaluation_reports_broken_images_and_shows_them_black(broken_folder: Folder) -> None:
-    found = list(evaluate(broken_folder))
-    assert [i for batch in found for i in batch.indices.tolist()] == list(range(30))
-    views = torch.cat([batch.views[0] for batch in found])
-    black = [i for i, view in enumerate(views) if not view.any()]
-    reported = [name for batch in found for name, _ in batch.broken]
+@pytest.mark.parametrize(("workers", "kind"), ALL)
+def test_evaluation_reports_broken_images_and_shows_them_black(
+    workers: int, kind: Kind, broken_folder: Folder
+) -> None:
+    black, reported, labels = [], [], []
+    for batch in evaluate(broken_folder, workers, kind):
+        for row, index in enumerate(batch.indices.tolist()):
+            parts = [view[row].any() for view in (*batch.views, *batch.deferred)]
+            assert all(parts) or not any(parts)
+            black += [] if any(parts) else [index]
+        reported += [name for name, _ in batch.broken]
+        labels += [] if batch.labels is None else batch.labels.tolist()
     assert [broken_folder.name(index) for index in black] == reported and len(black) == 10
     assert broken_folder.labels is not None
-    labels = [
-        label for batch in found if batch.labels is not None for label in batch.labels.tolist()
-    ]
     assert labels == broken_folder.labels.tolist()
+
+
+class Late(Slow):
+    """Every other image is broken, and those asked for first take longest to say so."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder, self.labels = folder, folder.labels
+
+    def __len__(self) -> int:
+        return len(self._folder)
+
+    def seconds(self, index: int) -> float:
+        return 0.02 if index % 2 else 0.0
+
+    def image(self, index: int) -> np.ndarray:
+        super().image(index)
+        return self._folder.image(index)
+
+    def name(self, index: int) -> str:
+        return self._folder.name(index)
+
+
+@pytest.mark.parametrize(("workers", "kind"), CREWS)
+def test_broken_images_are_named_in_the_order_of_the_rows(
+    workers: int, kind: Kind, broken_folder: Folder
+) -> None:
+    dataset = steps_of(Late(broken_folder), batch_size=15, steps_per_epoch=2)
+    found = contents(dataset, range(2), workers, kind)
+    assert found == contents(steps_of(broken_folder, batch_size=15, steps_per_epoch=2), range(2))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from tests_support.loading import loading
 from unlabeled.data.decode import BrokenImage
 from unlabeled.data.sources.base import Source
 from unlabeled.data.transforms.base import Pipeline, SampleKey
@@ -48,11 +49,18 @@ class Whole(Pipeline):
     def __init__(self, noise: int = 0) -> None:
         self.noise = noise
         self.views = (ViewSpec(SIDE, "global"),)
+        self.releases_gil = True  # not really: threads start faster than processes
 
-    def __call__(self, image: np.ndarray, key: SampleKey) -> list[np.ndarray]:
+    def write(
+        self,
+        image: np.ndarray,
+        key: SampleKey,
+        views: Sequence[np.ndarray],
+        deferred: Sequence[np.ndarray],
+    ) -> None:
         random = np.random.default_rng([key.seed, key.epoch, key.sample])
         noisy = image + random.integers(0, self.noise + 1, image.shape)
-        return [noisy.clip(0, 255).astype(np.uint8).transpose(2, 0, 1)]
+        views[0][...] = noisy.clip(0, 255).transpose(2, 0, 1)
 
 
 @dataclass(frozen=True)
@@ -101,7 +109,7 @@ def make_probe(
         normalize=unit_range,
         device=torch.device("cpu"),
         batch_size=batch_size,
-        workers=0,
+        loader=loading(),
         seed=seed,
         cache={},
     )

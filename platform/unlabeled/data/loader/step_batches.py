@@ -1,0 +1,93 @@
+"""What a training batch holds: images by step, and replacements for those that are broken."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from unlabeled.data.decode import BrokenImage
+from unlabeled.data.loader.rows import Broken, Item, RowBatches
+from unlabeled.data.loader.slots import BatchArrays
+from unlabeled.data.randomness import mix
+from unlabeled.data.sampling.base import Sampler
+from unlabeled.data.sources.base import Source
+from unlabeled.data.transforms.base import Pipeline, SampleKey
+from unlabeled.errors import ConfigError, DataError
+
+# Replacements tried for one broken image: where every tenth is broken, all fail once in 10^17.
+MAX_ATTEMPTS = 16
+
+
+class StepBatches(RowBatches):
+    """A rank's batches, addressed by (global step, micro step).
+
+    Step t is step s = t mod steps_per_epoch of epoch e = t // steps_per_epoch, and covers the
+    positions [s * batch_size, (s + 1) * batch_size) of the epoch's order. They are split into
+    `micro_steps` equal parts, and each of these into one contiguous share per rank.
+
+    A broken image is replaced by another one, a pure function of (seed, epoch, index, attempt);
+    Batch.indices and labels are those of the replacement, Batch.broken names what was replaced, in
+    the order of the rows. `augment_epoch` takes the place of the epoch in the views' randomness
+    (not in the order). ConfigError if batch_size does not divide into the shares; DataError if an
+    epoch does not fit the data set, or if MAX_ATTEMPTS replacements in a row are broken as well.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        pipeline: Pipeline,
+        sampler: Sampler,
+        *,
+        seed: int,
+        batch_size: int,
+        micro_steps: int,
+        rank: int,
+        world_size: int,
+        steps_per_epoch: int,
+        augment_epoch: int | None = None,
+    ) -> None:
+        if batch_size < 1 or batch_size % (micro_steps * world_size):
+            raise ConfigError(
+                f"batch_size: {batch_size} does not divide into {micro_steps} micro steps x "
+                f"{world_size} ranks; give a multiple of {micro_steps * world_size}"
+            )
+        if steps_per_epoch < 1 or steps_per_epoch * batch_size > len(source):
+            raise DataError(
+                f"{steps_per_epoch} steps of batch_size={batch_size} do not fit an epoch of "
+                f"{len(source)} images; lower batch_size"
+            )
+        super().__init__(source, pipeline, rows=batch_size // (micro_steps * world_size))
+        self.sampler, self.seed, self.augment_epoch = sampler, seed, augment_epoch
+        self.batch_size, self.micro_steps = batch_size, micro_steps
+        self.rank, self.world_size = rank, world_size
+        self.steps_per_epoch = steps_per_epoch
+
+    def wanted(self, item: Item) -> np.ndarray:
+        step, micro_step = item
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        place = micro_step * self.world_size + self.rank
+        start = step_in_epoch * self.batch_size + place * self.rows
+        return self.sampler.indices(epoch, start, start + self.rows)
+
+    def fill(self, item: Item, arrays: BatchArrays, row: int) -> Broken:
+        epoch = item[0] // self.steps_per_epoch
+        used, image, broken = self._readable(epoch, int(arrays.indices[row]))
+        arrays.indices[row] = used
+        augment_epoch = epoch if self.augment_epoch is None else self.augment_epoch
+        self.pipeline.write(image, SampleKey(self.seed, augment_epoch, used), *arrays.row(row))
+        return broken
+
+    def _readable(self, epoch: int, index: int) -> tuple[int, np.ndarray, Broken]:
+        """Index and pixels of the image, or of the first replacement that can be decoded."""
+        used = index
+        broken: list[tuple[str, str]] = []
+        for attempt in range(1, MAX_ATTEMPTS + 2):
+            try:
+                return used, self.source.image(used), tuple(broken)
+            except BrokenImage as error:
+                broken.append((self.source.name(used), str(error)))
+            used = mix(self.seed, epoch, index, attempt) % len(self.source)
+        name, reason = broken[-1]
+        raise DataError(
+            f"{MAX_ATTEMPTS + 1} images in a row cannot be decoded, the last one {name}: {reason}; "
+            "check that the files are images and can be read from this machine"
+        )
