@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from unlabeled.data.randomness import mix, uniforms
+from unlabeled.data.randomness import mix, uniforms, view_uniforms
 from unlabeled.data.transforms.base import SampleKey
 
 MASK = (1 << 64) - 1
@@ -63,3 +63,11 @@ def test_uniform_over_samples_and_independent_of_the_neighbour() -> None:
         assert chi_square < 43.8  # 99.9 % quantile with 19 degrees of freedom
     assert abs(np.corrcoef(draws, rowvar=False) - np.eye(4)).max() < 4 / np.sqrt(20_000)
     assert abs(np.corrcoef(draws[:-1, 0], draws[1:, 0])[0, 1]) < 4 / np.sqrt(20_000)
+
+
+def test_the_views_of_a_sample_are_drawn_together_as_they_are_alone() -> None:
+    key = SampleKey(5, -1, 77)
+    together = view_uniforms(key, 3, 300)
+    assert together.shape == (3, 300)
+    for view in range(3):
+        assert np.array_equal(together[view], uniforms(key, view, 300))

@@ -26,11 +26,15 @@ def mix(*words: int) -> int:
     """A 64-bit hash of integers; negative ones count modulo 2^64. Bijective in each word alone."""
     state = 0
     for word in words:
-        state = ((state ^ (word & _MASK)) + GAMMA) & _MASK
-        state = ((state ^ (state >> 30)) * _MULTIPLIER_1) & _MASK
-        state = ((state ^ (state >> 27)) * _MULTIPLIER_2) & _MASK
-        state ^= state >> 31
+        state = _absorb(state, word)
     return state
+
+
+def _absorb(state: int, word: int) -> int:
+    state = ((state ^ (word & _MASK)) + GAMMA) & _MASK
+    state = ((state ^ (state >> 30)) * _MULTIPLIER_1) & _MASK
+    state = ((state ^ (state >> 27)) * _MULTIPLIER_2) & _MASK
+    return state ^ (state >> 31)
 
 
 def mix_array(words: np.ndarray) -> np.ndarray:
@@ -49,10 +53,20 @@ def uniforms(key: SampleKey, view: int, count: int) -> np.ndarray:
     A longer request begins with the same numbers, so a consumer added behind others changes
     nothing for them. The epoch may be negative (-1: a pass before training).
     """
+    draws: np.ndarray = _uniforms([mix(key.seed, key.epoch, key.sample, view)], count)[0]
+    return draws
+
+
+def view_uniforms(key: SampleKey, views: int, count: int) -> np.ndarray:
+    """Float64 [views, count]: `uniforms(key, view, count)` for each of the first `views` views."""
+    sample = mix(key.seed, key.epoch, key.sample)
+    return _uniforms([_absorb(sample, view) for view in range(views)], count)
+
+
+def _uniforms(states: list[int], count: int) -> np.ndarray:
     if count <= len(_STEPS):
         steps = _STEPS[:count]
     else:
         steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(GAMMA)
-    words = mix_array(steps + np.uint64(mix(key.seed, key.epoch, key.sample, view)))
-    draws: np.ndarray = (words >> _SHIFT_11) * 2.0**-53
-    return draws
+    words = mix_array(steps + np.array(states, dtype=np.uint64)[:, None])
+    return (words >> _SHIFT_11) * 2.0**-53

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
 from torch import Tensor
 
 
@@ -22,13 +21,17 @@ class Batch:
 
     views: V tensors [B, 3, h, w], crops of equal size adjacent, uint8 from the loader and
     normalised float32 once on the device; indices: [B] positions in the data set; labels: [B] or
-    None; broken: (name, reason) of images that could not be decoded and were replaced.
+    None; broken: (name, reason) of images that could not be decoded and were replaced; deferred:
+    for each view the steps left for the device, on the host, [B, T, 2] float64 of (step code,
+    number), or nothing. The loader lends uint8 views on the CPU and tables until it is asked for
+    the next batch.
     """
 
     views: list[Tensor]
     indices: Tensor
     labels: Tensor | None
     broken: tuple[tuple[str, str], ...] = ()
+    deferred: tuple[Tensor, ...] = ()
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -36,13 +39,3 @@ class Batch:
     def without_labels(self) -> Batch:
         """The same batch as a self-supervised method is allowed to see it."""
         return replace(self, labels=None)
-
-    def to(self, device: torch.device) -> Batch:
-        """The same batch on a device (asynchronously where its memory is pinned)."""
-        labels = self.labels if self.labels is None else self.labels.to(device, non_blocking=True)
-        return replace(
-            self,
-            views=[view.to(device, non_blocking=True) for view in self.views],
-            indices=self.indices.to(device, non_blocking=True),
-            labels=labels,
-        )

@@ -37,7 +37,7 @@ def test_a_slice_of_positions_gives_a_slice_of_the_order() -> None:
     assert permutation(np.arange(0)).shape == (0,)
 
 
-@pytest.mark.parametrize("size", [3, 4, 5])
+@pytest.mark.parametrize("size", [3, 4, pytest.param(5, marks=pytest.mark.slow)])
 def test_all_orders_of_few_elements_are_equally_likely(size: int) -> None:
     orders = dict.fromkeys(permutations(range(size)), 0)
     draws = 50 * len(orders)

@@ -31,6 +31,7 @@ def test_epochs_and_seeds_give_unrelated_orders() -> None:
             assert abs(np.corrcoef(one, other)[0, 1]) < 0.15
 
 
+@pytest.mark.slow
 def test_where_a_sample_lands_is_uniform_over_epochs() -> None:
     size, epochs = 50, 5000
     samples = np.array([0, 17, 49])

@@ -2,22 +2,24 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageFilter
 
 from unlabeled.config.check import build_config
+from unlabeled.data.pixels.reference import blur
 from unlabeled.data.randomness import uniforms
 from unlabeled.data.transforms.base import SampleKey
 from unlabeled.data.transforms.gaussian_blur import GaussianBlur
 from unlabeled.errors import ConfigError
+
+DRAWS = 10_000
 
 
 def test_the_spread_of_a_point_is_sigma() -> None:
     point = np.zeros((41, 41, 3), dtype=np.uint8)
     point[20, 20] = 255
     big = Image.fromarray(np.kron(point, np.ones((3, 3, 1), dtype=np.uint8)))  # a 3 x 3 block
-    operation = GaussianBlur(GaussianBlur.Config(p=1.0))
     for sigma in (1.0, 1.5, 2.0):
-        blurred = np.asarray(operation.apply(big, sigma), dtype=np.float64)[:, :, 0]
+        blurred = np.asarray(blur(big, sigma), dtype=np.float64)[:, :, 0]
         place = np.arange(len(blurred)) - 61
         variance = (blurred.sum(axis=0) * place**2).sum() / blurred.sum()
         # The block's own variance, (9 - 1) / 12, adds to the kernel's; uint8 cuts the tails.
@@ -26,14 +28,24 @@ def test_the_spread_of_a_point_is_sigma() -> None:
 
 def test_a_plain_image_stays_as_it_is() -> None:
     plain = Image.new("RGB", (9, 9), (3, 200, 77))
-    assert GaussianBlur(GaussianBlur.Config(p=1.0)).apply(plain, 2.0).tobytes() == plain.tobytes()
+    assert blur(plain, 2.0).tobytes() == plain.tobytes()
+
+
+def test_it_is_pils_gaussian_of_the_drawn_sigma() -> None:
+    """As SwAV's code has it: `ImageFilter.GaussianBlur(radius=sigma)`."""
+    noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
+    operation = GaussianBlur(GaussianBlur.Config(p=0.5, min_sigma=0.5, max_sigma=1.5))
+    theirs = Image.fromarray(noise).filter(ImageFilter.GaussianBlur(radius=0.75))
+    assert operation(Image.fromarray(noise), np.array([0.4999, 0.25])).tobytes() == theirs.tobytes()
+    original = Image.fromarray(noise)
+    assert operation(original, np.array([0.5, 0.25])) is original
 
 
 def test_sigma_is_uniform_and_p_is_kept() -> None:
     operation = GaussianBlur(GaussianBlur.Config(p=0.5, min_sigma=0.1, max_sigma=2.0))
-    drawn = [operation.parameters(uniforms(SampleKey(0, 0, i), 0, 2)) for i in range(5000)]
-    sigmas = np.array([sigma for sigma in drawn if sigma is not None])
-    assert abs(len(sigmas) / 5000 - 0.5) < 4 * np.sqrt(0.25 / 5000)
+    drawn = [operation.steps(uniforms(SampleKey(0, 0, i), 0, 2)) for i in range(DRAWS)]
+    sigmas = np.array([number for ((name, number),) in filter(None, drawn)])  # type: ignore[misc]
+    assert abs(len(sigmas) / DRAWS - 0.5) < 4 * np.sqrt(0.25 / DRAWS)
     counts = np.histogram(sigmas, bins=10, range=(0.1, 2.0))[0]
     assert counts.sum() == len(sigmas)
     expected = len(sigmas) / 10

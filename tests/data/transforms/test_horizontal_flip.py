@@ -6,8 +6,12 @@ from PIL import Image
 from torchvision.transforms import functional as F
 
 from unlabeled.config.check import build_config
+from unlabeled.data.randomness import uniforms
+from unlabeled.data.transforms.base import SampleKey
 from unlabeled.data.transforms.horizontal_flip import HorizontalFlip
 from unlabeled.errors import ConfigError
+
+DRAWS = 10_000
 
 
 def image() -> Image.Image:
@@ -28,6 +32,13 @@ def test_it_acts_below_p(uniform: float) -> None:
         HorizontalFlip(HorizontalFlip.Config(p=0.3))(original, np.array([uniform])) is not original
     )
     assert acted == (uniform < 0.3)
+
+
+def test_it_acts_on_a_share_p_of_the_samples() -> None:
+    operation = HorizontalFlip(HorizontalFlip.Config(p=0.3))
+    keys = (SampleKey(0, 0, sample) for sample in range(DRAWS))
+    acted = sum(len(operation.steps(uniforms(key, 0, operation.draws))) for key in keys)
+    assert abs(acted / DRAWS - 0.3) < 4 * np.sqrt(0.3 * 0.7 / DRAWS)
 
 
 def test_p_is_a_probability() -> None:

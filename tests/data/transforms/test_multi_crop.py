@@ -10,9 +10,12 @@ from PIL import Image, ImageFilter
 from torchvision.transforms import functional as F
 
 from unlabeled.config.check import build_config, to_data
+from unlabeled.data.pixels.base import Step, ViewPlan
+from unlabeled.data.pixels.geometry import random_crop_box
+from unlabeled.data.pixels.reference import CHANGES
+from unlabeled.data.pixels.table import CODES
 from unlabeled.data.randomness import uniforms
-from unlabeled.data.transforms.base import Operation, SampleKey
-from unlabeled.data.transforms.geometry import random_crop_box
+from unlabeled.data.transforms.base import SampleKey
 from unlabeled.data.transforms.multi_crop import MultiCrop
 from unlabeled.errors import ConfigError
 
@@ -38,9 +41,16 @@ def build(**fields: Any) -> MultiCrop:
     data = {
         "crops": [group(2, 24), group(3, 12, "local")],
         "operations": [FLIP, JITTER, GREY, BLUR],
+        "backend": "reference",
         **fields,
     }
     return MultiCrop(build_config(MultiCrop.Config, data))
+
+
+def named(step: object) -> Step:
+    """A step that is a name and a number, as all operations here make them."""
+    assert isinstance(step, tuple)
+    return step
 
 
 def test_the_yaml_is_swavs_recipe_and_equals_the_defaults() -> None:
@@ -79,6 +89,7 @@ def test_a_view_is_crop_flip_jitter_grey_blur_of_torchvision() -> None:
             if u[23] < 0.8:
                 low, high = np.array([0.2, 0.2, 0.2, -0.2]), np.array([1.8, 1.8, 1.8, 0.2])
                 factors = low + u[28:32] * (high - low)
+                factors[:3] = np.round(factors[:3] * 8192) / 8192
                 for which in np.argsort(u[24:28]):
                     name = ("brightness", "contrast", "saturation", "hue")[which]
                     image = getattr(F, f"adjust_{name}")(image, factors[which])
@@ -108,8 +119,9 @@ def test_an_operation_behind_others_does_not_change_what_they_do() -> None:
     without = build(operations=[FLIP, JITTER, GREY]).plan(60, 48, KEY)
     for one, other in zip(with_blur, without, strict=True):
         assert one.box == other.box
-        for (_, more), (_, fewer) in zip(one.operations, other.operations, strict=False):
-            assert np.array_equal(more, fewer)
+        kept = tuple(step for step in one.steps if named(step)[0] != "gaussian_blur")
+        assert kept == other.steps
+    assert any(one.steps != other.steps for one, other in zip(with_blur, without, strict=True))
 
 
 def test_a_view_depends_on_no_other_view() -> None:
@@ -125,17 +137,17 @@ def test_a_plan_is_what_the_call_does_and_reads_no_pixel() -> None:
             Image.fromarray(IMAGE), plan.box[1], plan.box[0],
             plan.box[3] - plan.box[1], plan.box[2] - plan.box[0], [plan.spec.size] * 2,
         )  # fmt: skip
-        for operation, draws in plan.operations:
-            assert isinstance(operation, Operation) and draws.shape == (operation.draws,)
-            image = operation(image, draws)
+        for name, number in map(named, plan.steps):
+            image = CHANGES[name](image, number)
         assert np.array_equal(view, np.asarray(image).transpose(2, 0, 1))
 
 
 def test_a_group_may_have_its_own_operations() -> None:
-    pipeline = build(crops=[group(1, 24, operations=[GREY]), group(1, 12, operations=[])])
+    pipeline = build(
+        crops=[group(1, 24, operations=[{**GREY, "p": 1.0}]), group(1, 12, operations=[])]
+    )
     first, second = pipeline.plan(60, 48, KEY)
-    assert len(first.operations) == 1 and second.operations == ()
-    assert pipeline.plan(60, 48, KEY)[1].operations == ()
+    assert first.steps == (("grayscale", 0.0),) and second.steps == ()
 
 
 def test_half_of_the_views_are_mirrored() -> None:
@@ -155,6 +167,42 @@ def test_bicubic_is_another_resampling() -> None:
     assert not np.array_equal(bilinear(IMAGE, KEY)[0], bicubic(IMAGE, KEY)[0])
 
 
+def plans(backend: str) -> list[ViewPlan]:
+    return build(backend=backend).plan(60, 48, KEY)
+
+
+def test_the_backend_changes_no_decision() -> None:
+    assert plans("reference") == plans("portable")
+
+
+@pytest.mark.slow  # compiles the crop's kernel where it is not yet cached
+def test_the_device_backend_cuts_and_leaves_the_rest_in_tables() -> None:
+    pipeline = build(backend="device")
+    assert pipeline.deferred_steps == 7  # flip, four of the jitter, grey, blur
+    views = [np.zeros((3, spec.size, spec.size), np.uint8) for spec in pipeline.views]
+    tables = [np.full((7, 2), -1.0) for _ in views]
+    pipeline.write(IMAGE, KEY, views, tables)
+    names = {code: name for name, code in CODES.items()}
+    for plan, table in zip(plans("reference"), tables, strict=True):
+        read = tuple((names[int(code)], number) for code, number in table if code)
+        assert read == plan.steps
+        assert np.all(table[len(read) :] == 0)
+    bare = build(operations=[], backend="portable")(IMAGE, KEY)
+    for view, crop, called in zip(views, bare, pipeline(IMAGE, KEY), strict=True):
+        assert np.array_equal(view, called)
+        assert abs(view.astype(int) - crop).max() <= 1
+
+
+def test_the_other_backends_leave_nothing() -> None:
+    for backend in ("reference", "portable"):
+        assert build(backend=backend).deferred_steps == 0
+
+
+def test_the_portable_backend_makes_nearly_the_same_views() -> None:
+    for one, other in zip(build()(IMAGE, KEY), build(backend="portable")(IMAGE, KEY), strict=True):
+        assert abs(one.astype(int) - other).mean() < 0.2
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -164,6 +212,15 @@ def test_bicubic_is_another_resampling() -> None:
         ({"crops": [{**group(1, 9), "scale": [0.5, 0.1]}]}, "crops[0].scale: must be two shares"),
         ({"ratio": [2.0, 1.0]}, "ratio: must be two width / height ratios"),
         ({"interpolation": "nearest"}, "interpolation: got 'nearest'"),
+        ({"backend": "cuda"}, "backend: got 'cuda'"),
+        (
+            {"operations": [{"name": "rand_augment"}], "backend": "compiled"},
+            "backend: 'compiled' cannot run 'rand_augment', which works on PIL images",
+        ),
+        (
+            {"crops": [group(1, 9, operations=[{"name": "rotation"}])], "backend": "device"},
+            "backend: 'device' cannot run 'rotation'",
+        ),
         ({"operations": [{"name": "center_crop"}]}, "operations[0]: 'center_crop' is a pipeline"),
         (
             {"crops": [group(1, 9, operations=[{"name": "multi_crop"}])]},

@@ -6,9 +6,9 @@ from PIL import Image
 from torchvision.transforms import functional as F
 
 from unlabeled.config.check import build_config
+from unlabeled.data.pixels.geometry import random_crop_box
 from unlabeled.data.randomness import uniforms
 from unlabeled.data.transforms.base import SampleKey
-from unlabeled.data.transforms.geometry import random_crop_box
 from unlabeled.data.transforms.random_crop import RandomCrop
 from unlabeled.errors import ConfigError
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
+from unlabeled.data.pixels.geometry import RESAMPLING, Interpolation, planar
 from unlabeled.data.transforms.base import Pipeline, SampleKey
-from unlabeled.data.transforms.geometry import RESAMPLING, Interpolation, planar
 from unlabeled.data.types import ViewSpec
 from unlabeled.registry import register
 
@@ -38,14 +38,21 @@ class CenterCrop(Pipeline):
             elif self.resize is not None and self.resize < self.size:
                 yield "resize", f"must be at least size={self.size} or null, got {self.resize}"
 
+    releases_gil = True  # decoding and resizing do, and the rest is short
+
     def __init__(self, config: Config) -> None:
         self.size = config.size
         self.resize = config.size if config.resize is None else config.resize
         self.interpolation = config.interpolation
         self.views = (ViewSpec(size=config.size, role="global"),)
 
-    def __call__(self, image: np.ndarray, key: SampleKey) -> list[np.ndarray]:
-        """One view uint8 [3, size, size] of an RGB uint8 image [h, w, 3]."""
+    def write(
+        self,
+        image: np.ndarray,
+        key: SampleKey,
+        views: Sequence[np.ndarray],
+        deferred: Sequence[np.ndarray],
+    ) -> None:
         picture = Image.fromarray(image)
         width, height = picture.size
         short = min(width, height)
@@ -53,4 +60,4 @@ class CenterCrop(Pipeline):
             width, height = (self.resize * side // short for side in (width, height))
             picture = picture.resize((width, height), RESAMPLING[self.interpolation])
         left, top = round((width - self.size) / 2), round((height - self.size) / 2)
-        return [planar(picture.crop((left, top, left + self.size, top + self.size)))]
+        views[0][...] = planar(picture.crop((left, top, left + self.size, top + self.size)))

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageChops
 
-from unlabeled.data.transforms.drawn import DrawnOperation, probability_problems
+from unlabeled.data.pixels.base import Steps
+from unlabeled.data.transforms.base import Operation
+from unlabeled.data.transforms.probability import probability_problems
 from unlabeled.registry import register
 
-Steps = tuple[tuple[str, float], ...]
-"""(brightness | contrast | saturation | hue, factor), in the order in which they are applied."""
+GRID = 8192
+"""Blending factors are multiples of 1/8192: 16-bit integers can then do what PIL does in floats."""
 
 
 @register("transform", "color_jitter")
-class ColorJitter(DrawnOperation[Steps]):
+class ColorJitter(Operation):
     """With probability p, change four colour properties one after another, in a random order.
 
     Brightness, contrast and saturation blend with black, with the image's mean grey and with its
-    grey version: x' = (1 - f) * other + f * x, f uniform in [max(0, 1 - strength), 1 + strength],
-    clipped to 0..255 and truncated to uint8 after each. Hue turns by a share of the full circle
-    that is uniform in [-hue, hue], in PIL's 8-bit HSV. A strength of 0 leaves a property out.
+    grey version: x' = (1 - f) * other + f * x, clipped to 0..255 and truncated to uint8 after each,
+    f uniform in [max(0, 1 - strength), 1 + strength] and rounded to a multiple of 1/8192. Hue turns
+    by a share of the full circle that is uniform in [-hue, hue], in PIL's 8-bit HSV. A strength of
+    0 leaves a property out.
     Bit-equal to torchvision's ColorJitter on PIL images with the same order and factors.
     Reference: SwAV's code (0.8, 0.8, 0.8, 0.2 with p = 0.8); SimCLR, appendix A (strength 1).
     """
@@ -49,6 +51,7 @@ class ColorJitter(DrawnOperation[Steps]):
                 yield "hue", f"must lie in [0, 0.5] (half the circle), got {self.hue}"
 
     draws = 9  # whether, 4 for the order, 4 factors
+    max_steps = 4
 
     def __init__(self, config: Config) -> None:
         self.p = config.p
@@ -62,51 +65,15 @@ class ColorJitter(DrawnOperation[Steps]):
         ]
         self._ranges.append(("hue", -config.hue, config.hue))
 
-    def parameters(self, uniforms: np.ndarray) -> Steps | None:
+    def steps(self, uniforms: np.ndarray) -> Steps:
         """The steps; sorting four independent uniforms makes all 24 orders equally likely."""
         draws: list[float] = uniforms.tolist()
         if draws[0] >= self.p:
-            return None
+            return ()
         steps = []
         for position in sorted(range(4), key=draws[1:5].__getitem__):
             name, low, high = self._ranges[position]
             if low < high:
-                steps.append((name, low + draws[5 + position] * (high - low)))
+                number = low + draws[5 + position] * (high - low)
+                steps.append((name, number if name == "hue" else round(number * GRID) / GRID))
         return tuple(steps)
-
-    def apply(self, image: Image.Image, parameters: Steps) -> Image.Image:
-        for name, factor in parameters:
-            image = ADJUSTMENTS[name](image, factor)
-        return image
-
-
-def adjust_brightness(image: Image.Image, factor: float) -> Image.Image:
-    """Blend with black: 0 gives black, 1 the image."""
-    return Image.blend(Image.new("RGB", image.size), image, factor)
-
-
-def adjust_contrast(image: Image.Image, factor: float) -> Image.Image:
-    """Blend with the mean of the luma, rounded to a grey level: 0 gives that grey, 1 the image."""
-    luma = np.frombuffer(image.convert("L").tobytes(), dtype=np.uint8)
-    mean = int(luma.sum() / len(luma) + 0.5)
-    return Image.blend(Image.new("RGB", image.size, (mean, mean, mean)), image, factor)
-
-
-def adjust_saturation(image: Image.Image, factor: float) -> Image.Image:
-    """Blend with the grey version: 0 gives grey, 1 the image."""
-    return Image.blend(image.convert("L").convert("RGB"), image, factor)
-
-
-def adjust_hue(image: Image.Image, shift: float) -> Image.Image:
-    """Turn the hue by `shift` of the full circle, in steps of 1/256 truncated towards zero."""
-    hsv = image.convert("HSV")
-    turn = Image.new("HSV", image.size, (int(shift * 255) % 256, 0, 0))
-    return ImageChops.add_modulo(hsv, turn).convert("RGB")
-
-
-ADJUSTMENTS: dict[str, Callable[[Image.Image, float], Image.Image]] = {
-    "brightness": adjust_brightness,
-    "contrast": adjust_contrast,
-    "saturation": adjust_saturation,
-    "hue": adjust_hue,
-}

@@ -6,14 +6,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image, ImageFilter
 
-from unlabeled.data.transforms.drawn import DrawnOperation, probability_problems
+from unlabeled.data.pixels.base import Steps
+from unlabeled.data.transforms.base import Operation
+from unlabeled.data.transforms.probability import probability_problems
 from unlabeled.registry import register
 
 
 @register("transform", "gaussian_blur")
-class GaussianBlur(DrawnOperation[float]):
+class GaussianBlur(Operation):
     """With probability p, convolve with a Gaussian of sigma uniform in [min_sigma, max_sigma].
 
     Sigma counts pixels of the crop, whatever its size. PIL's filter: three box blurs that
@@ -45,11 +46,7 @@ class GaussianBlur(DrawnOperation[float]):
         self.p = config.p
         self.low, self.high = config.min_sigma, config.max_sigma
 
-    def parameters(self, uniforms: np.ndarray) -> float | None:
-        """Sigma in pixels."""
+    def steps(self, uniforms: np.ndarray) -> Steps:
         if uniforms[0] >= self.p:
-            return None
-        return self.low + float(uniforms[1]) * (self.high - self.low)
-
-    def apply(self, image: Image.Image, parameters: float) -> Image.Image:
-        return image.filter(ImageFilter.GaussianBlur(radius=parameters))
+            return ()
+        return (("gaussian_blur", self.low + float(uniforms[1]) * (self.high - self.low)),)

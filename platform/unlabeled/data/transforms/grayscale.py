@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from PIL import Image
 
-from unlabeled.data.transforms.drawn import DrawnOperation, probability_problems
+from unlabeled.data.pixels.base import Steps
+from unlabeled.data.transforms.base import Operation
+from unlabeled.data.transforms.probability import probability_problems
 from unlabeled.registry import register
 
 
 @register("transform", "grayscale")
-class Grayscale(DrawnOperation[Literal[True]]):
+class Grayscale(Operation):
     """With probability p, all channels become the luma 0.299 R + 0.587 G + 0.114 B (ITU-R 601).
 
     Reference: SwAV, appendix; SimCLR, appendix A.
@@ -33,8 +33,5 @@ class Grayscale(DrawnOperation[Literal[True]]):
     def __init__(self, config: Config) -> None:
         self.p = config.p
 
-    def parameters(self, uniforms: np.ndarray) -> Literal[True] | None:
-        return True if uniforms[0] < self.p else None
-
-    def apply(self, image: Image.Image, parameters: Literal[True]) -> Image.Image:
-        return image.convert("L").convert("RGB")
+    def steps(self, uniforms: np.ndarray) -> Steps:
+        return (("grayscale", 0.0),) if uniforms[0] < self.p else ()

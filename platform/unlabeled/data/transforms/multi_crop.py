@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import Annotated, Literal
 
 import numpy as np
-from PIL import Image
 
-from unlabeled.data.randomness import uniforms
+from unlabeled.data.pixels.backends import Backend, renderer
+from unlabeled.data.pixels.base import Steps, ViewPlan
+from unlabeled.data.pixels.geometry import (
+    CROP_DRAWS,
+    Interpolation,
+    crop_problems,
+    random_crop_box,
+)
+from unlabeled.data.pixels.table import write_steps
+from unlabeled.data.randomness import view_uniforms
 from unlabeled.data.transforms.base import Operation, Pipeline, SampleKey
 from unlabeled.data.transforms.color_jitter import ColorJitter
 from unlabeled.data.transforms.gaussian_blur import GaussianBlur
-from unlabeled.data.transforms.geometry import (
-    CROP_DRAWS,
-    Box,
-    Interpolation,
-    crop_problems,
-    planar,
-    random_crop_box,
-    resized_crop,
-)
 from unlabeled.data.transforms.grayscale import Grayscale
 from unlabeled.data.transforms.horizontal_flip import HorizontalFlip
 from unlabeled.data.types import ViewSpec
@@ -80,21 +79,18 @@ def _swav_operations() -> list[Component]:
 
 
 @dataclass(frozen=True)
-class ViewPlan:
-    """What happens to one view, before any pixel is touched."""
-
-    spec: ViewSpec
-    box: Box
-    operations: tuple[tuple[Operation, np.ndarray], ...]
-    """Each operation with its own uniforms [draws]."""
-
-
-@dataclass(frozen=True)
 class _Recipe:
     spec: ViewSpec
     scale: tuple[float, float]
     operations: tuple[Operation, ...]
-    draws: int
+
+    @property
+    def draws(self) -> int:
+        return CROP_DRAWS + sum(operation.draws for operation in self.operations)
+
+    @property
+    def max_steps(self) -> int:
+        return sum(operation.max_steps for operation in self.operations)
 
 
 @register("transform", "multi_crop")
@@ -120,9 +116,12 @@ class MultiCrop(Pipeline):
         """Resampling of the crops; both antialias (SwAV: bilinear, DINO: bicubic)."""
         ratio: tuple[float, float] = (0.75, 1.3333333333333333)
         """Smallest and largest width / height of a crop (torchvision: 3/4 and 4/3)."""
+        backend: Backend = "auto"
+        """Who makes the pixels: auto takes the fastest installed, reference is PIL."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
             yield from _operation_problems(self.operations)
+            yield from self._backend_problems()
             yield from crop_problems((1.0, 1.0), self.ratio)
             sizes = [group.size for group in self.crops]
             if not sizes:
@@ -131,6 +130,18 @@ class MultiCrop(Pipeline):
             if sizes and changes != len(set(sizes)):
                 yield "crops", f"groups of equal size must follow each other, got sizes {sizes}"
 
+        def _backend_problems(self) -> Iterator[tuple[str, str]]:
+            groups = [group.operations for group in self.crops if group.operations is not None]
+            if self.backend in ("auto", "reference"):
+                return
+            for component in sum(groups, self.operations):
+                if get("transform", component.name).in_python:
+                    yield (
+                        "backend",
+                        f"{self.backend!r} cannot run {component.name!r}, which works on PIL "
+                        "images; take auto or reference",
+                    )
+
     def __init__(self, config: Config) -> None:
         self.interpolation = config.interpolation
         self.ratio = config.ratio
@@ -138,31 +149,46 @@ class MultiCrop(Pipeline):
         for group in config.crops:
             chosen = config.operations if group.operations is None else group.operations
             operations: tuple[Operation, ...] = tuple(component.build() for component in chosen)
-            draws = CROP_DRAWS + sum(operation.draws for operation in operations)
             spec = ViewSpec(size=group.size, role=group.role)
-            self._recipes += [_Recipe(spec, group.scale, operations, draws)] * group.count
+            self._recipes += [_Recipe(spec, group.scale, operations)] * group.count
+        self._draws = max(recipe.draws for recipe in self._recipes)
         self.views = tuple(recipe.spec for recipe in self._recipes)
+        everything = [operation for recipe in self._recipes for operation in recipe.operations]
+        self._render = renderer(
+            config.backend, in_python=any(operation.in_python for operation in everything)
+        )
+        self.releases_gil = self._render.releases_gil
+        if config.backend == "device":
+            self.deferred_steps = max(recipe.max_steps for recipe in self._recipes)
 
     def plan(self, width: int, height: int, key: SampleKey) -> list[ViewPlan]:
         """Every random decision about an image of this size; reads no pixel."""
         plans = []
-        for view, recipe in enumerate(self._recipes):
-            draws = uniforms(key, view, recipe.draws)
+        drawn = view_uniforms(key, len(self._recipes), self._draws)
+        for recipe, draws in zip(self._recipes, drawn, strict=True):
             box = random_crop_box(draws[:CROP_DRAWS], width, height, recipe.scale, self.ratio)
-            start, operations = CROP_DRAWS, []
+            start = CROP_DRAWS
+            steps: Steps = ()
             for operation in recipe.operations:
-                operations.append((operation, draws[start : start + operation.draws]))
+                steps += operation.steps(draws[start : start + operation.draws])
                 start += operation.draws
-            plans.append(ViewPlan(recipe.spec, box, tuple(operations)))
+            plans.append(ViewPlan(recipe.spec, box, self.interpolation, steps))
         return plans
 
-    def __call__(self, image: np.ndarray, key: SampleKey) -> list[np.ndarray]:
-        """V views uint8 [3, size, size] of an RGB uint8 image [h, w, 3]."""
-        picture = Image.fromarray(image)
-        views = []
-        for plan in self.plan(picture.width, picture.height, key):
-            view = resized_crop(picture, plan.box, plan.spec.size, self.interpolation)
-            for operation, draws in plan.operations:
-                view = operation(view, draws)
-            views.append(planar(view))
-        return views
+    def prepare(self) -> None:
+        """Compile the kernels, where the backend has some."""
+        self._render.prepare()
+
+    def write(
+        self,
+        image: np.ndarray,
+        key: SampleKey,
+        views: Sequence[np.ndarray],
+        deferred: Sequence[np.ndarray],
+    ) -> None:
+        plans = self.plan(image.shape[1], image.shape[0], key)
+        if self.deferred_steps:
+            for plan, table in zip(plans, deferred, strict=True):
+                write_steps(plan.steps, table)
+            plans = [replace(plan, steps=()) for plan in plans]
+        self._render(image, plans, views)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
-from PIL import Image
 
-from unlabeled.data.randomness import uniforms
-from unlabeled.data.transforms.base import Pipeline, SampleKey
-from unlabeled.data.transforms.drawn import probability_problems
-from unlabeled.data.transforms.geometry import (
+from unlabeled.data.pixels.backends import renderer
+from unlabeled.data.pixels.base import ViewPlan
+from unlabeled.data.pixels.geometry import (
     CROP_DRAWS,
     Interpolation,
     crop_problems,
-    planar,
     random_crop_box,
-    resized_crop,
 )
+from unlabeled.data.randomness import uniforms
+from unlabeled.data.transforms.base import Pipeline, SampleKey
 from unlabeled.data.transforms.horizontal_flip import HorizontalFlip
+from unlabeled.data.transforms.probability import probability_problems
 from unlabeled.data.types import ViewSpec
 from unlabeled.registry import register
 
@@ -43,6 +43,8 @@ class RandomCrop(Pipeline):
         """Probability of mirroring left to right."""
         interpolation: Interpolation = "bilinear"
         """Resampling; both antialias."""
+        backend: Literal["auto", "compiled", "portable", "reference"] = "reference"
+        """Who makes the pixels; classifiers are trained on PIL's, as the published ones were."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
             if self.size < 1:
@@ -54,14 +56,25 @@ class RandomCrop(Pipeline):
     def __init__(self, config: Config) -> None:
         self.config = config
         self._flip = HorizontalFlip(HorizontalFlip.Config(p=config.flip_p))
+        self._render = renderer(config.backend, in_python=False)
+        self.releases_gil = self._render.releases_gil
         self.views = (ViewSpec(size=config.size, role="global"),)
 
-    def __call__(self, image: np.ndarray, key: SampleKey) -> list[np.ndarray]:
-        """One view uint8 [3, size, size] of an RGB uint8 image [h, w, 3]."""
-        picture = Image.fromarray(image)
+    def prepare(self) -> None:
+        """Compile the kernels, where the backend has some."""
+        self._render.prepare()
+
+    def write(
+        self,
+        image: np.ndarray,
+        key: SampleKey,
+        views: Sequence[np.ndarray],
+        deferred: Sequence[np.ndarray],
+    ) -> None:
         draws = uniforms(key, 0, CROP_DRAWS + self._flip.draws)
+        height, width = image.shape[:2]
         box = random_crop_box(
-            draws[:CROP_DRAWS], *picture.size, self.config.scale, self.config.ratio
+            draws[:CROP_DRAWS], width, height, self.config.scale, self.config.ratio
         )
-        view = resized_crop(picture, box, self.config.size, self.config.interpolation)
-        return [planar(self._flip(view, draws[CROP_DRAWS:]))]
+        steps = self._flip.steps(draws[CROP_DRAWS:])
+        self._render(image, [ViewPlan(self.views[0], box, self.config.interpolation, steps)], views)

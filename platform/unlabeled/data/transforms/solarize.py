@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
-from PIL import Image
 
-from unlabeled.data.transforms.drawn import DrawnOperation, probability_problems
+from unlabeled.data.pixels.base import Steps
+from unlabeled.data.transforms.base import Operation
+from unlabeled.data.transforms.probability import probability_problems
 from unlabeled.registry import register
 
 
 @register("transform", "solarize")
-class Solarize(DrawnOperation[Literal[True]]):
+class Solarize(Operation):
     """With probability p, x' = 255 - x where x >= threshold, per channel.
 
     Not part of SwAV's augmentations; DINO and BYOL use it on their second global crop (p = 0.2).
@@ -37,10 +37,7 @@ class Solarize(DrawnOperation[Literal[True]]):
 
     def __init__(self, config: Config) -> None:
         self.p = config.p
-        self._table = [x if x < config.threshold else 255 - x for x in range(256)] * 3
+        self._threshold = float(config.threshold)
 
-    def parameters(self, uniforms: np.ndarray) -> Literal[True] | None:
-        return True if uniforms[0] < self.p else None
-
-    def apply(self, image: Image.Image, parameters: Literal[True]) -> Image.Image:
-        return image.point(self._table)
+    def steps(self, uniforms: np.ndarray) -> Steps:
+        return (("solarize", self._threshold),) if uniforms[0] < self.p else ()

@@ -8,17 +8,12 @@ from scipy.stats import ks_2samp
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as F
 
+from unlabeled.data.pixels.geometry import CROP_DRAWS, planar, random_crop_box, resized_crop
 from unlabeled.data.randomness import uniforms
 from unlabeled.data.transforms.base import SampleKey
-from unlabeled.data.transforms.geometry import (
-    CROP_DRAWS,
-    planar,
-    random_crop_box,
-    resized_crop,
-)
 
 RATIO = (3 / 4, 4 / 3)
-DRAWS = 5000
+DRAWS = 10_000
 
 
 def boxes(
@@ -34,6 +29,7 @@ def boxes(
     return array
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("width", "height", "scale"),
     [

@@ -1,0 +1,125 @@
+"""The backend for speed: kernels compiled by numba, one call for all views of an image."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from unlabeled.data.pixels.base import Renderer, ViewPlan
+from unlabeled.data.pixels.table import CODES
+from unlabeled.errors import EnvironmentProblem
+
+if TYPE_CHECKING:
+    from unlabeled.data.pixels.kernels.compile import Kernels
+    from unlabeled.data.pixels.kernels.scratch import Scratch
+
+
+def available() -> bool:
+    """Whether numba is installed; it is not imported."""
+    return importlib.util.find_spec("numba") is not None
+
+
+def prepare() -> None:
+    """Compile the kernels, or load them from the cache on disk.
+
+    Without it the first image waits for this; before threads or worker processes start, it is done
+    once for all of them. EnvironmentProblem if numba is missing or broken.
+    """
+    _kernels()
+
+
+def _kernels() -> Kernels:
+    try:
+        # Imported here alone: numba takes a third of a second that other backends need not spend.
+        module = importlib.import_module("unlabeled.data.pixels.kernels.compile")
+    except (ImportError, OSError) as error:
+        raise EnvironmentProblem(
+            f"transform.backend: 'compiled' needs numba, which cannot be imported here ({error}); "
+            "pip install numba, or take backend=portable"
+        ) from error
+    kernels: Kernels = module.kernels()
+    return kernels
+
+
+class Compiled(Renderer):
+    """The reference's views, bit for bit, from compiled code that does not hold the GIL.
+
+    Any size, sigma and shrinking factor; the same bytes in any number of threads, each of which
+    keeps some memory of its own: three times the longest side of image and view, times the side of
+    the view.
+    """
+
+    releases_gil = True
+
+    def __init__(self) -> None:
+        self._kernels: Kernels | None = None
+        self._of_thread = threading.local()
+
+    def __reduce__(self) -> tuple[type[Compiled], tuple[()]]:
+        return Compiled, ()
+
+    def __call__(
+        self, image: np.ndarray, plans: Sequence[ViewPlan], out: Sequence[np.ndarray]
+    ) -> None:
+        """As `Renderer`; ValueError if an array or a box is not what the contract says."""
+        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+            raise ValueError(f"not an RGB uint8 image: {image.dtype} {image.shape}")
+        pixels = np.ascontiguousarray(image)
+        height, width, _ = pixels.shape
+        views: list[tuple[int, ...]] = []
+        codes: list[int] = []
+        numbers: list[float] = []
+        for plan, view in zip(plans, out, strict=True):
+            _check(plan, view, width, height)
+            first = len(codes)
+            for step in plan.steps:
+                assert not callable(step), "only the reference backend runs Python steps"
+                codes.append(CODES[step[0]])
+                numbers.append(step[1])
+            bicubic = plan.interpolation == "bicubic"
+            row = (_address(view), *plan.box, plan.spec.size, bicubic, first, len(codes))
+            views.append(row)
+        if self._kernels is None:
+            self._kernels = _kernels()
+        self._kernels.render(
+            _address(pixels),
+            width,
+            height,
+            self._kernels.tall_first,
+            np.array(views, np.int64).reshape(-1, 9),
+            np.array(codes, np.int64),
+            np.array(numbers, np.float64),
+            self._scratch(self._kernels, width, height, max((row[5] for row in views), default=1)),
+        )
+
+    def _scratch(self, kernels: Kernels, width: int, height: int, size: int) -> Scratch:
+        """This thread's memory, replaced by more where it is too small."""
+        limits: tuple[int, int, int] = getattr(self._of_thread, "limits", (0, 0, 0))
+        if width > limits[0] or height > limits[1] or size > limits[2]:
+            limits = max(width, limits[0]), max(height, limits[1]), max(size, limits[2])
+            self._of_thread.scratch = kernels.scratch_for(*limits)
+            self._of_thread.limits = limits
+        scratch: Scratch = self._of_thread.scratch
+        return scratch
+
+
+def _address(array: np.ndarray) -> int:
+    address: int = array.__array_interface__["data"][0]
+    return address
+
+
+def _check(plan: ViewPlan, view: np.ndarray, width: int, height: int) -> None:
+    """The kernels read and write where they are told to."""
+    size, flags = plan.spec.size, view.flags
+    left, top, right, bottom = plan.box
+    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+        raise ValueError(f"the box {plan.box} is not within the {width} x {height} image")
+    if view.dtype != np.uint8 or view.shape != (3, size, size) or size < 1:
+        raise ValueError(f"a view of {size} pixels cannot be {view.dtype} {view.shape}")
+    if not (flags.c_contiguous and flags.writeable):
+        raise ValueError("a view must be contiguous and writeable")

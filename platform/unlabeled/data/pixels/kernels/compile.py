@@ -1,0 +1,126 @@
+"""Compile the kernels once per machine, and load them from the cache on disk after that."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import llvmlite.binding
+import numba
+import numpy as np
+from numba import config, njit
+from numba.core.errors import NumbaError
+
+from unlabeled.data.pixels import table
+from unlabeled.data.pixels.kernels.kernel import OPTIONS
+from unlabeled.data.pixels.kernels.pass_order import begins_with_rows
+from unlabeled.data.pixels.kernels.render import render
+from unlabeled.data.pixels.kernels.scratch import Scratch, scratch_for
+from unlabeled.errors import EnvironmentProblem
+
+log = logging.getLogger(__name__)
+
+SECONDS = 10  # on one core of a server CPU of 2022
+
+_one_at_a_time = threading.Lock()
+
+
+class Kernels(NamedTuple):
+    """What `render.render` needs to be called."""
+
+    render: Callable[..., None]
+    tall_first: bool
+    scratch_for: Callable[[int, int, int], Scratch]
+
+
+def kernels() -> Kernels:
+    """Compiled or loaded by the first call in a process.
+
+    EnvironmentProblem if numba cannot compile them.
+    """
+    with _one_at_a_time:
+        return _kernels()
+
+
+@cache
+def _kernels() -> Kernels:
+    folder = cache_folder()
+    if folder is None:
+        log.warning("no folder can be written for compiled kernels: each process compiles its own")
+    if folder is None or not any(folder.rglob("*.nbi")):
+        log.info("compiling the image kernels, once for this machine: about %d s", SECONDS)
+    with _caching_in(folder):
+        function = njit(cache=folder is not None, **OPTIONS)(render)
+    try:
+        _render_nothing(function)
+    except NumbaError as error:
+        raise EnvironmentProblem(
+            f"numba {numba.__version__} cannot compile the image kernels; take another release of "
+            f"numba, or backend=portable: {str(error).splitlines()[0]}"
+        ) from error
+    return Kernels(function, begins_with_rows(), scratch_for)
+
+
+def _render_nothing(function: Any) -> None:
+    """Call it with no views: numba compiles, or loads, for the types of the first call."""
+    views, codes, numbers = np.empty((0, 9), np.int64), np.empty(0, np.int64), np.empty(0)
+    function(0, 1, 1, False, views, codes, numbers, scratch_for(1, 1, 1))
+
+
+def cache_folder() -> Path | None:
+    """Where compiled kernels of exactly these sources, this numba and this CPU are kept.
+
+    In $NUMBA_CACHE_DIR, or the user's cache folder; never beside the sources, which may be
+    read-only or shared by machines. None if nothing can be written there.
+    """
+    user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    folder = Path(config.CACHE_DIR or user) / "unlabeled" / f"kernels-{fingerprint()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        return None
+    return folder
+
+
+def fingerprint() -> str:
+    """Changes with anything that could change the compiled code.
+
+    numba itself looks at the file of the function that is cached, but not at what that one calls.
+    """
+    digest = hashlib.sha256()
+    for path in [*sorted(Path(__file__).parent.glob("*.py")), Path(table.__file__)]:
+        digest.update(path.read_bytes())
+    surroundings = (
+        table.CODES,
+        numba.__version__,
+        np.__version__,
+        sys.version,
+        platform.machine(),
+        llvmlite.binding.get_host_cpu_name(),
+        llvmlite.binding.get_host_cpu_features().flatten(),
+        sorted(item for item in os.environ.items() if item[0].startswith("NUMBA_")),
+    )
+    digest.update(repr(surroundings).encode())
+    return digest.hexdigest()[:16]
+
+
+@contextmanager
+def _caching_in(folder: Path | None) -> Iterator[None]:
+    """Let numba cache what is decorated within in this folder."""
+    before = config.CACHE_DIR
+    config.CACHE_DIR = "" if folder is None else str(folder)
+    try:
+        yield
+    finally:
+        config.CACHE_DIR = before

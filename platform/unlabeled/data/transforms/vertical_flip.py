@@ -1,0 +1,37 @@
+"""Turn an image upside down."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from unlabeled.data.pixels.base import Steps
+from unlabeled.data.transforms.base import Operation
+from unlabeled.data.transforms.probability import probability_problems
+from unlabeled.registry import register
+
+
+@register("transform", "vertical_flip")
+class VerticalFlip(Operation):
+    """Mirror top to bottom with probability p: x'[i, j] = x[h - 1 - i, j]. Any image size.
+
+    For pictures without an up and a down: textures, microscopy, pictures from above.
+    """
+
+    @dataclass(frozen=True, kw_only=True)
+    class Config:
+        p: float = 0.5
+        """Probability of acting."""
+
+        def problems(self) -> Iterator[tuple[str, str]]:
+            return probability_problems(self.p)
+
+    draws = 1
+
+    def __init__(self, config: Config) -> None:
+        self.p = config.p
+
+    def steps(self, uniforms: np.ndarray) -> Steps:
+        return (("vertical_flip", 0.0),) if uniforms[0] < self.p else ()
