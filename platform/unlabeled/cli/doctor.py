@@ -34,6 +34,8 @@ REQUIRED = {
 
 # module: (distribution, what it is for, how to get it)
 OPTIONAL = {
+    "numba": ("numba", "augmentation at ten times the speed", "pip install numba"),
+    "simplejpeg": ("simplejpeg", "JPEGs decoded faster", "pip install simplejpeg"),
     "timm": ("timm", "more backbones", "pip install timm"),
     "faiss": ("faiss-cpu", "neighbours and k-means at scale", "pip install faiss-cpu"),
     "detectron2": ("detectron2", "detection transfer", "build it from its source repository"),

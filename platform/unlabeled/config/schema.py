@@ -28,22 +28,35 @@ class RunConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoaderConfig:
-    """How batches are made."""
+    """How batches are made; nothing but `decode_at_least` changes what is in them."""
 
-    workers: int
-    """Processes that decode and augment; 0 does it in the training process."""
+    kind: Literal["auto", "threads", "processes"]
+    """auto: threads where the transform releases the GIL, processes where it is Python."""
+    workers: int | None
+    """Threads or processes per rank that decode and augment; 0: the training thread does. null:
+    the cores of the rank (half of them where it trains on the CPU)."""
     prefetch_batches: int
-    """Batches that each worker prepares ahead."""
+    """Micro-batches of the rank that are prepared ahead."""
     max_broken_share: float
     """The run stops when more than this share of the data set could not be decoded."""
+    cache_gb: float
+    """Memory per rank for decoded training images, in 10^9 bytes; 0: none. Worker processes fill
+    a cache each."""
+    decode_at_least: int | None
+    """For training, decode JPEGs of which both sides exceed 1000 px at 1/2, 1/4 or 1/8 of their
+    size, as long as the shorter side keeps so many pixels: about twice as fast, not bit-equal.
+    null: whole images."""
 
     def problems(self) -> Problems:
         """Ranges."""
         yield from _positive(prefetch_batches=self.prefetch_batches)
-        if self.workers < 0:
+        if self.workers is not None and self.workers < 0:
             yield "workers", f"must be 0 or more, got {self.workers}"
         if not 0 <= self.max_broken_share < 1:
             yield "max_broken_share", f"must be in [0, 1), got {self.max_broken_share}"
+        if self.cache_gb < 0:
+            yield "cache_gb", f"must be 0 (no cache) or more, got {self.cache_gb}"
+        yield from _positive(decode_at_least=self.decode_at_least)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import logging
 import time
+from copy import copy
 
 import numpy as np
 import torch
 
 from unlabeled.config.derived import Lengths, derive_lengths
-from unlabeled.config.schema import PretrainConfig
+from unlabeled.config.schema import LoaderConfig, PretrainConfig
 from unlabeled.data.loader import StepBatches
 from unlabeled.data.normalize import Normalize
 from unlabeled.data.sources.base import Source
+from unlabeled.data.sources.decoded_cache import DecodedCache
 from unlabeled.data.transforms.base import Pipeline
 from unlabeled.distributed import comm
 from unlabeled.distributed.batch_norm import convert_sync_batch_norm
@@ -141,10 +143,11 @@ def build_data(
     device: torch.device,
 ) -> TrainingData:
     """The stream of training batches, and the pass that fills memory banks."""
+    images = training_images(source, config.loader)
 
     def step_batches(augment_epoch: int | None, micro_steps: int) -> StepBatches:
         return StepBatches(
-            source,
+            images,
             pipeline,
             config.sampler.build(num_samples=len(source), seed=config.seed),
             seed=config.seed,
@@ -165,6 +168,13 @@ def build_data(
         num_samples=len(source),
         steps_per_epoch=lengths.steps_per_epoch,
     )
+
+
+def training_images(source: Source, settings: LoaderConfig) -> Source:
+    """The source as training reads it: large images perhaps decoded smaller, and kept in memory."""
+    images = copy(source)  # the probes go on reading whole images
+    images.decode_at_least = settings.decode_at_least
+    return DecodedCache(images, settings.cache_gb) if settings.cache_gb else images
 
 
 def derived_numbers(trainer: Trainer) -> dict[str, str]:

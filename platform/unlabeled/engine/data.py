@@ -11,6 +11,7 @@ import torch
 from unlabeled.config.schema import LoaderConfig
 from unlabeled.data.loader import StepBatches, batches
 from unlabeled.data.normalize import Normalize
+from unlabeled.data.pixels.device import DeviceSteps
 from unlabeled.data.types import Batch
 from unlabeled.errors import DataError
 
@@ -44,7 +45,7 @@ class BrokenImages:
 
 
 class TrainingData:
-    """Batches of views from any step on, normalised on the device."""
+    """Batches of views from any step on, finished and normalised on the device."""
 
     def __init__(
         self,
@@ -59,7 +60,7 @@ class TrainingData:
     ) -> None:
         self._dataset, self._initial = dataset, initial
         self._settings, self._normalize = settings, normalize
-        self._device = device
+        self._device, self._steps = device, DeviceSteps()
         self._steps_per_epoch = steps_per_epoch
         self.broken = BrokenImages(num_samples, settings.max_broken_share)
 
@@ -74,14 +75,9 @@ class TrainingData:
         )
 
     def _stream(self, dataset: StepBatches, steps: range) -> Iterator[Batch]:
-        found = batches(
-            dataset,
-            steps,
-            workers=self._settings.workers,
-            prefetch=self._settings.prefetch_batches,
-            pin_memory=self._device.type == "cuda",
-        )
-        for batch in found:
+        for batch in batches(dataset, steps, loader=self._settings, device=self._device):
             self.broken.note(batch)
-            moved = batch.to(self._device)
-            yield replace(moved, views=[self._normalize(view) for view in moved.views])
+            views = batch.views
+            if batch.deferred:
+                views = self._steps.finish(views, batch.deferred)
+            yield replace(batch, views=[self._normalize(view) for view in views], deferred=())

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unlabeled.config.schema import PretrainConfig
+from unlabeled.config.schema import LoaderConfig, PretrainConfig
 from unlabeled.data.normalize import Normalize
 from unlabeled.data.sources.base import Source
 from unlabeled.data.transforms.base import Pipeline
@@ -24,7 +24,7 @@ class ProbeData:
     pipeline: Pipeline
     normalize: Callable[[Tensor], Tensor]
     batch_size: int
-    workers: int
+    loader: LoaderConfig
 
 
 def probe_data(config: PretrainConfig, train: Source, device: torch.device) -> ProbeData | str:
@@ -45,5 +45,5 @@ def probe_data(config: PretrainConfig, train: Source, device: torch.device) -> P
         pipeline=config.eval_transform.build(),
         normalize=Normalize(config.normalization, device),
         batch_size=config.batch_size,
-        workers=config.loader.workers,
+        loader=config.loader,
     )

@@ -17,14 +17,18 @@ FREE = (
     "resume",
     "max_steps",
     "launch",
-    "loader",
+    "loader.kind",
+    "loader.workers",
+    "loader.prefetch_batches",
+    "loader.max_broken_share",
+    "loader.cache_gb",
     "hooks",
     "checkpoint",
     "device",
     "threads",
     "plugins",
 )
-"""Top-level keys that may change when a run is continued: none of them changes what is computed,
+"""Keys that may change when a run is continued: none of them changes what is computed,
 but for the last bits (another device or number of threads adds in another order)."""
 
 
@@ -68,9 +72,9 @@ def _named(path: Path) -> Path:
 
 def _differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> Iterator[str]:
     for key in {**old, **new}:
-        if not path and key in FREE:
-            continue
         where = f"{path}.{key}" if path else key
+        if where in FREE:
+            continue
         before, now = old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(now, Mapping):
             yield from _differences(before, now, where)

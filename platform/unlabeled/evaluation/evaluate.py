@@ -53,7 +53,7 @@ def measure(
         normalize=Normalize(subject.normalization, device),
         device=device,
         batch_size=config.batch_size,
-        workers=config.loader.workers,
+        loader=config.loader,
         seed=config.seed,
         cache={} if cache is None else cache,
     )

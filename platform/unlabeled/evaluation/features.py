@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unlabeled.config.schema import LoaderConfig
 from unlabeled.data.loader import eval_batches
 from unlabeled.data.sources.base import Source
 from unlabeled.data.transforms.base import Pipeline
@@ -51,7 +52,7 @@ def extract(
     normalize: Callable[[Tensor], Tensor],
     device: torch.device,
     batch_size: int,
-    workers: int,
+    loader: LoaderConfig,
     channels_last: bool = False,
 ) -> FeatureSet:
     """encode(normalize(view)) of every image, without gradients.
@@ -73,11 +74,12 @@ def extract(
         batch_size=max(1, batch_size // shares),
         rank=comm.rank(),
         world_size=shares,
-        workers=workers,
+        loader=loader,
+        device=device,
     )
     share = _Share(capacity=-(-len(source) // shares))
     for batch in batches:
-        images = normalize(batch.views[0].to(device, non_blocking=True))  # [B, 3, h, w]
+        images = normalize(batch.views[0])  # [B, 3, h, w]
         if channels_last:
             images = images.to(memory_format=torch.channels_last)
         share.add(encode(images), batch, _readable(batch, source))

@@ -12,14 +12,12 @@ from unlabeled.data.loader import StepBatches, batches
 from unlabeled.data.sampling.shuffled import Shuffled
 from unlabeled.data.transforms.base import Pipeline
 from unlabeled.distributed import comm
+from unlabeled.engine.build import training_images
 from unlabeled.evaluation.benchmarks.base import Probe
 from unlabeled.evaluation.classifier import Feed
 from unlabeled.evaluation.features import FeatureSet
 
 log = logging.getLogger(__name__)
-
-# Batches that each loader process keeps ready (torch's default).
-PREFETCH_BATCHES = 2
 
 
 def cached_feed(features: FeatureSet, *, batch_size: int, seed: int, device: torch.device) -> Feed:
@@ -52,7 +50,7 @@ def augmented_feed(probe: Probe, pipeline: Pipeline, *, batch_size: int) -> Feed
     batch_size = min(batch_size, len(probe.train) // ranks * ranks)
     steps = len(probe.train) // max(1, batch_size)
     dataset = StepBatches(
-        probe.train,
+        training_images(probe.train, probe.loader),
         pipeline,
         Shuffled(Shuffled.Config(), num_samples=len(probe.train), seed=probe.seed),
         seed=probe.seed,
@@ -68,14 +66,13 @@ def augmented_feed(probe: Probe, pipeline: Pipeline, *, batch_size: int) -> Feed
         for batch in batches(
             dataset,
             range(epoch * steps, (epoch + 1) * steps),
-            workers=probe.workers,
-            prefetch=PREFETCH_BATCHES,
-            pin_memory=probe.device.type == "cuda",
+            loader=probe.loader,
+            device=probe.device,
         ):
             broken.update(batch.broken)
             assert batch.labels is not None
             features = _encode(probe, batch.views[0], rows=max(1, probe.batch_size // ranks))
-            yield comm.all_gather(features), comm.all_gather(batch.labels.to(probe.device))
+            yield comm.all_gather(features), comm.all_gather(batch.labels)
         if broken and epoch == 0:
             name, reason = next(iter(broken.items()))
             log.warning(
@@ -90,6 +87,6 @@ def augmented_feed(probe: Probe, pipeline: Pipeline, *, batch_size: int) -> Feed
 
 @torch.no_grad()
 def _encode(probe: Probe, images: Tensor, *, rows: int) -> Tensor:
-    """Float32 features [B, D] on the device of uint8 images [B, 3, h, w], `rows` at a time."""
-    parts = torch.split(images.to(probe.device, non_blocking=True), rows)
+    """Float32 features [B, D] of uint8 images [B, 3, h, w] on the device, `rows` at a time."""
+    parts = torch.split(images, rows)
     return torch.cat([probe.encode(probe.normalize(part)).float() for part in parts])

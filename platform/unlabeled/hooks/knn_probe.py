@@ -88,7 +88,7 @@ class KnnProbe(Hook):
                     normalize=data.normalize,
                     device=trainer.device,
                     batch_size=data.batch_size,
-                    workers=data.workers,
+                    loader=data.loader,
                     channels_last=trainer.config.channels_last,
                 )
                 for source in (Subset(data.train, self.config.max_samples), data.test)

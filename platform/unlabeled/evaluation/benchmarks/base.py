@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from unlabeled.config.schema import LoaderConfig
 from unlabeled.data.sources.base import Source, Split
 from unlabeled.data.transforms.base import Pipeline
 from unlabeled.errors import DataError
@@ -33,7 +34,7 @@ class Probe:
     normalize: Callable[[Tensor], Tensor]
     device: torch.device
     batch_size: int
-    workers: int
+    loader: LoaderConfig
     seed: int
     cache: dict[str, FeatureSet]
 
@@ -49,7 +50,7 @@ class Probe:
                 normalize=self.normalize,
                 device=self.device,
                 batch_size=self.batch_size,
-                workers=self.workers,
+                loader=self.loader,
             )
         return self.cache[key]
 
