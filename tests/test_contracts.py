@@ -7,6 +7,8 @@ import re
 import types
 import typing
 from collections.abc import Iterator
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
@@ -39,6 +41,11 @@ def composed(kind: str, name: str) -> dict[str, Any]:
 
     A file may bring other parts (a method its head and loss), which are checked as their own kind.
     """
+    return deepcopy(_composed(kind, name))
+
+
+@cache
+def _composed(kind: str, name: str) -> dict[str, Any]:
     config = OmegaConf.to_container(compose(None, [f"+{group(kind)}={name}"]), resolve=False)
     assert isinstance(config, dict)
     part = config[group(kind)]

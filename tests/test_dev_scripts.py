@@ -72,6 +72,7 @@ def test_a_half_made_environment_is_made_again_and_never_reported_whole(tmp_path
     assert not (place / ".complete").exists()
 
 
+@pytest.mark.slow
 def test_an_environment_whose_python_is_gone_is_made_again(tmp_path: Path) -> None:
     place = expected_place(tmp_path)
     make_usable(place)

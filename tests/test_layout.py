@@ -63,6 +63,8 @@ DISTRIBUTIONS = {
 }
 # Not on PyPI, so no requirement can name it; `unlabeled doctor` says how to get it.
 OUTSIDE_PYPI = {"detectron2"}
+# Only measured, by scripts of dev/, where somebody has installed them.
+PEERS = {"lightly", "solo"}
 
 SHAPELESS = {"common", "helper", "helpers", "misc", "util", "utils"}
 MAX_FUNCTION_LINES = 60
@@ -89,6 +91,12 @@ def tree(path: Path) -> ast.Module:
     return ast.parse((ROOT / path).read_text(encoding="utf-8"), filename=str(path))
 
 
+@cache
+def nodes(path: Path) -> list[ast.AST]:
+    """The whole tree of a file, flat."""
+    return list(ast.walk(tree(path)))
+
+
 def package_sources() -> dict[str, Path]:
     """Python files of the package: place below the package -> place below the top."""
     below = Path("platform/unlabeled")
@@ -99,26 +107,28 @@ def package_sources() -> dict[str, Path]:
     }
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
+@cache
+def imports(path: Path) -> list[tuple[int, str]]:
     """(line, dotted name) of all that a file imports, at any depth; `from a import b` is `a.b`.
 
     Imports for annotations alone (`if TYPE_CHECKING:`) never run and do not count.
     """
     skipped = {
         inner
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
-    for node in ast.walk(tree(path)):
+    found: list[tuple[int, str]] = []
+    for node in nodes(path):
         if node in skipped:
             continue
         if isinstance(node, ast.Import):
-            for alias in node.names:
-                yield node.lineno, alias.name
+            found += [(node.lineno, alias.name) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            for alias in node.names:
-                yield node.lineno, f"{'.' * node.level}{node.module or ''}.{alias.name}"
+            origin = "." * node.level + (node.module or "")
+            found += [(node.lineno, f"{origin}.{alias.name}") for alias in node.names]
+    return found
 
 
 def within(name: str, module: str) -> bool:
@@ -159,8 +169,10 @@ def test_single_importers() -> None:
         if not place.startswith("distributed/"):
             problems += [
                 f"{path}:{node.lineno}: torch.distributed used without an import of its own"
-                for node in ast.walk(tree(path))
-                if isinstance(node, ast.Attribute) and ast.unparse(node) == "torch.distributed"
+                for node in nodes(path)
+                if isinstance(node, ast.Attribute)
+                and node.attr == "distributed"
+                and ast.unparse(node) == "torch.distributed"
             ]
     assert not problems, report(problems)
 
@@ -217,6 +229,8 @@ def test_every_third_party_import_is_a_requirement() -> None:
         for line, name in imports(path):
             top = name.split(".")[0]
             known = sys.stdlib_module_names | OUTSIDE_PYPI | {"unlabeled", ""}
+            if path.parts[0] == "dev":  # a script may import those beside it
+                known |= PEERS | {file.stem for file in (ROOT / "dev").glob("*.py")}
             if top not in known and DISTRIBUTIONS.get(top, top).lower() not in declared():
                 problems.append(f"{path}:{line}: {top} is not in setup.cfg")
     assert not problems, report(problems)
@@ -227,7 +241,7 @@ def test_prints_only_where_a_person_reads() -> None:
         f"{path}:{node.lineno}: print"
         for place, path in package_sources().items()
         if not place.startswith("cli/")
-        for node in ast.walk(tree(path))
+        for node in nodes(path)
         if isinstance(node, ast.Call) and ast.unparse(node.func) == "print"
     ]
     assert not problems, report(problems)
@@ -239,7 +253,7 @@ def test_functions_fit_a_screen_and_files_one_subject() -> None:
         lines = len((ROOT / path).read_text(encoding="utf-8").splitlines())
         if lines > MAX_FILE_LINES:
             problems.append(f"{path}: {lines} lines, at most {MAX_FILE_LINES}")
-        for node in ast.walk(tree(path)):
+        for node in nodes(path):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
                 length = (node.end_lineno or node.lineno) - node.lineno + 1
                 if length > MAX_FUNCTION_LINES:

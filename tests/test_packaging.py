@@ -61,6 +61,7 @@ def expected() -> set[str]:
     return modules | yamls | {"unlabeled/py.typed"}
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_every_module_and_every_yaml(wheel: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         held = {name for name in archive.namelist() if ".dist-info/" not in name}
@@ -69,6 +70,7 @@ def test_the_wheel_holds_every_module_and_every_yaml(wheel: Path) -> None:
     assert not links
 
 
+@pytest.mark.slow
 def test_a_wheel_built_from_the_sdist_is_the_same(
     checkout: Path, wheel: Path, tmp_path: Path
 ) -> None:
@@ -85,6 +87,7 @@ def test_a_wheel_built_from_the_sdist_is_the_same(
         assert not [name for name in names if one.read(name) != other.read(name)]
 
 
+@pytest.mark.slow
 def test_an_installed_wheel_answers_from_anywhere(wheel: Path, tmp_path: Path) -> None:
     """Unpacked, which is what installing a wheel without data files does."""
     site = tmp_path / "site"

@@ -146,7 +146,7 @@ def test_reproduces_the_codes_of_the_official_training(run: str) -> None:
             np.testing.assert_allclose(codes.numpy(), two[f"r{rank}_{name}_q"], rtol=0, atol=2e-6)
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("world_size", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_equals_the_linear_iteration_whatever_the_sharding(world_size: int) -> None:
     batch, queue = unit_scores(16, 7), unit_scores(24, 7, seed=1)
     cases = []
@@ -161,7 +161,7 @@ def test_equals_the_linear_iteration_whatever_the_sharding(world_size: int) -> N
         torch.testing.assert_close(ours, expected, rtol=0, atol=1e-12)
 
 
-@pytest.mark.parametrize("world_size", [1, 4])
+@pytest.mark.parametrize("world_size", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_stays_right_for_a_cosine_of_one_and_a_tiny_epsilon(world_size: int) -> None:
     scores = unit_scores(16, 7)
     scores[3, 2] = scores[11, 5] = 1.0

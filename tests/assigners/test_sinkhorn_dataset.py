@@ -79,7 +79,9 @@ def test_stops_when_the_factors_of_the_rows_have_settled() -> None:
     assert assign(z, c, max_iterations=4, tolerance=0.0).iterations == 4
 
 
-@pytest.mark.parametrize("sizes", [(60, 60), (30, 30, 30, 30), (50, 70)])
+@pytest.mark.parametrize(
+    "sizes", [(60, 60), pytest.param((30, 30, 30, 30), marks=pytest.mark.slow), (50, 70)]
+)
 def test_sharded_equals_one_process(sizes: tuple[int, ...]) -> None:
     z, c = unit_rows(120).float(), unit_rows(10, seed=1).float()
     fields = {"epsilon": 0.02, "tolerance": 0.001}

@@ -134,7 +134,9 @@ def test_equals_the_naive_loop(iterations: int) -> None:
     assert codes.labels.dtype == torch.int64 and codes.labels.tolist() == labels
 
 
-@pytest.mark.parametrize("sizes", [(30, 30), (15, 15, 15, 15), (24, 36)])
+@pytest.mark.parametrize(
+    "sizes", [(30, 30), pytest.param((15, 15, 15, 15), marks=pytest.mark.slow), (24, 36)]
+)
 def test_sharded_equals_one_process(sizes: tuple[int, ...]) -> None:
     features = unit_rows(60)
     # The first rows are drawn from rank 0 alone: give one process those very rows.

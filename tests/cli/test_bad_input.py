@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
@@ -41,11 +40,9 @@ def lines_of(stderr: str) -> list[str]:
     return [line.removeprefix("unlabeled: ") for line in lines]
 
 
-def real(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
-    return unlabeled(*arguments, cwd=cwd)
-
-
-def test_all_faults_of_a_command_line_are_said_at_once(tmp_path: Path) -> None:
+def test_all_faults_of_a_command_line_are_said_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     faults = {
         "seeed=1": "seeed: unknown key. Did you mean 'seed'?",
         "batch_size=abc": "batch_size: expected int, got 'abc' (str)",
@@ -57,10 +54,11 @@ def test_all_faults_of_a_command_line_are_said_at_once(tmp_path: Path) -> None:
         "precision=fp8": "precision: got 'fp8', accepted: fp32, bf16, fp16",
         "just-a-word": "just-a-word: expected key=value",
     }
-    ended = real("pretrain", *faults, cwd=tmp_path)
-    assert ended.returncode == 2
-    assert ended.stdout == ""
-    said = lines_of(ended.stderr)
+    monkeypatch.chdir(tmp_path)
+    assert main(["pretrain", *faults]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    said = lines_of(err)
     for fault, message in faults.items():
         assert sum(line.startswith(message) for line in said) == 1, fault
     assert len(said) == len(faults)
@@ -203,6 +201,7 @@ def test_checkpoints_and_runs_that_are_none(command: Command, tmp_path: Path) ->
         assert start in said[0]
 
 
+@pytest.mark.slow
 def test_a_gpu_that_is_not_there(tmp_path: Path) -> None:
     from unlabeled.engine.devices import choose_device
     from unlabeled.errors import EnvironmentProblem

@@ -40,6 +40,7 @@ def test_every_requirement_of_the_package_is_checked() -> None:
     assert required == set(REQUIRED.values()) | {"torch", "torchvision"}
 
 
+@pytest.mark.slow
 def test_a_missing_requirement_fails_and_a_missing_option_does_not(tmp_path: Path) -> None:
     hide = (
         "import importlib.util as u\n"

@@ -66,6 +66,7 @@ def test_an_unknown_flag_is_named(flag: str) -> None:
         launched(flag)
 
 
+@pytest.mark.slow
 def test_a_sweep_checks_and_launches_every_job(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -89,10 +90,10 @@ def test_a_sweep_says_its_faults_before_the_first_job(
         launched("--multirun", "seed=0,1", "no-value")
 
 
-@pytest.fixture
-def run(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run directory that holds a config."""
-    folder = tmp_path / "first"
+    folder = tmp_path_factory.mktemp("runs") / "first"
     folder.mkdir()
     (config,) = launched(*TINY, f"run.dir={folder}", "method=simclr", "seed=5", "optimizer=sgd")
     write_yaml(folder / "config.yaml", to_data(config))

@@ -31,6 +31,7 @@ def test_version_of_what_is_not_there() -> None:
     assert version("a-distribution-that-nobody-made") is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["pretrain", "evaluate"])
 def test_a_mismatched_pair_is_one_line_before_any_work(tmp_path: Path, command: str) -> None:
     before = stand_in(tmp_path, "torchvision", MISMATCH, requires="torch (==2.5.1)")
@@ -43,6 +44,7 @@ def test_a_mismatched_pair_is_one_line_before_any_work(tmp_path: Path, command: 
     assert "pip install --upgrade --force-reinstall torch torchvision" in line
 
 
+@pytest.mark.slow
 def test_the_doctor_says_the_same_and_goes_on(tmp_path: Path) -> None:
     before = stand_in(tmp_path, "torchvision", MISMATCH)
     result = unlabeled("doctor", before=before)
@@ -55,6 +57,7 @@ def test_the_doctor_says_the_same_and_goes_on(tmp_path: Path) -> None:
     assert any(line.startswith("ok") and "disk" in line for line in lines)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "text", "expected"),
     [
@@ -74,6 +77,7 @@ def test_any_broken_import_is_explained(
     assert name in line
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["torch", "torchvision"])
 def test_a_missing_library_is_named_with_its_installation(tmp_path: Path, name: str) -> None:
     """Found by a finder that hides it, as if it were not installed."""

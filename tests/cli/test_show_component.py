@@ -35,6 +35,7 @@ def test_every_page_starts_with_the_name_and_ends_with_the_use(
         assert "\nuse\n  unlabeled " in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
     [(kind, each.name) for kind in kinds() for each in (choices(kind)[0], choices(kind)[-1])],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ def typed(*overrides: str) -> PretrainConfig:
     return build_config(PretrainConfig, composed.data, composed.problems)
 
 
+@cache
 def recipe(name: str) -> PretrainConfig:
     return typed(f"experiment={name}", "dataset.root=/data/imagenet")
 
@@ -121,6 +123,7 @@ NEEDS: dict[str, list[str]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_fits_the_default_run(choice: str) -> None:
     config = typed(choice, *NEEDS.get(choice, []))

@@ -117,7 +117,7 @@ def assert_same(
         )
 
 
-@pytest.mark.parametrize("world_size", [2, 4])
+@pytest.mark.parametrize("world_size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_equals_one_process_on_the_whole_batch(world_size: int) -> None:
     equal = [12 // world_size] * world_size
     uneven = [12 - 2 * (world_size - 1)] + [2] * (world_size - 1)
@@ -134,6 +134,7 @@ def test_equals_one_process_on_the_whole_batch(world_size: int) -> None:
         assert_same(ours, reference(case, slice(None)), rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_group_of_two_of_four_ranks_shares_with_its_neighbour_only() -> None:
     case = case_for(SHAPES["2d"], [3] * 4)
     by_rank = [results[0] for results in run_ranks(two_steps_of_shards, 4, [case], 2)]
@@ -211,6 +212,7 @@ def refusal_of_a_subclass() -> str:
     return str(info.value)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("device_type", "name"), [("cpu", "CpuSyncBatchNorm"), ("cuda", "SyncBatchNorm")]
 )
@@ -234,6 +236,7 @@ def test_layers_that_share_with_nobody_stay() -> None:
     assert run_ranks(unchanged_or_refused, 2, 1) == [True, True]
 
 
+@pytest.mark.slow
 def test_group_that_does_not_divide_the_ranks_is_refused() -> None:
     for size in (3, 8, 0):
         for message in run_ranks(unchanged_or_refused, 4, size):

@@ -52,7 +52,7 @@ def draw_and_read(name: str) -> tuple[float, str | None, str]:
     return float(torch.rand(())), os.environ.get(name), os.getcwd()
 
 
-@pytest.mark.parametrize("world_size", [1, 2, 4])
+@pytest.mark.parametrize("world_size", [1, 2, pytest.param(4, marks=pytest.mark.slow)])
 def test_results_come_by_rank_from_one_group(world_size: int) -> None:
     answers = run_ranks(add_over_ranks, world_size, 0.5)
     assert [answer.rank for answer in answers] == list(range(world_size))
@@ -66,6 +66,7 @@ def test_processes_are_kept_between_calls() -> None:
     assert first == second
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rank", [0, 1])
 def test_failure_carries_the_ranks_traceback_and_the_pool_recovers(rank: int) -> None:
     with pytest.raises(RuntimeError, match=rf"(?s)rank {rank} of 2 failed.*fail_on.*on purpose"):
@@ -73,11 +74,13 @@ def test_failure_carries_the_ranks_traceback_and_the_pool_recovers(rank: int) ->
     assert [answer.total for answer in run_ranks(add_over_ranks, 2, 1.0)] == [3.0, 3.0]
 
 
+@pytest.mark.slow
 def test_expectation_that_fails_in_a_rank_fails_the_call() -> None:
     with pytest.raises(RuntimeError, match="DID NOT RAISE"):
         run_ranks(expect_an_error, 2)
 
 
+@pytest.mark.slow
 def test_death_and_hang_are_reported() -> None:
     with pytest.raises(RuntimeError, match="rank 1 of 2 died with exit status 7"):
         run_ranks(die_on, 2, 1)

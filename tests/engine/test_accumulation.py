@@ -82,6 +82,7 @@ def _first_step_of_a_rank(
     return gradients, mean, indices
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [1, 3])
 def test_two_processes_compute_the_same_step(pieces: int, tmp_path: Path) -> None:
     alone, whole, loss = first_step(tmp_path / "whole")

@@ -220,6 +220,14 @@ def test_random_states_come_back(tmp_path: Path) -> None:
     assert draws() == first
 
 
+def test_a_restored_run_draws_what_it_would_have_drawn(trainer: Trainer) -> None:
+    path = saved(trainer, 1)
+    first = draws()
+    assert draws() != first
+    restored(trainer, path)
+    assert draws() == first
+
+
 def _saves_on_two_ranks(folder: str, queue: str) -> tuple[list[str], str]:
     """What rank 0 and 1 leave, and the refusal of a run of one process to continue it."""
     overrides = [*FAST, queue, "method.queue_start_epoch=0", "launch.processes=2"]
@@ -232,6 +240,7 @@ def _saves_on_two_ranks(folder: str, queue: str) -> tuple[list[str], str]:
     return sorted(p.name for p in path.iterdir()), str(different(end, state_of(again)))
 
 
+@pytest.mark.slow
 def test_every_rank_keeps_what_is_its_own(tmp_path: Path) -> None:
     """With a queue, which differs between ranks; another number of ranks is then refused."""
     results = run_ranks(_saves_on_two_ranks, 2, str(tmp_path), "method.queue_samples=24")
@@ -261,6 +270,7 @@ def _saves_where_rank_1_cannot(folder: str) -> str:
     return "it was written"
 
 
+@pytest.mark.slow
 def test_a_rank_that_cannot_write_makes_all_ranks_keep_the_last_good_one(tmp_path: Path) -> None:
     said = run_ranks(_saves_where_rank_1_cannot, 2, str(tmp_path))
     assert said[0] == said[1]

@@ -54,6 +54,7 @@ def end_of(run: Path, method: str, given: str) -> dict[str, Tensor]:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", SELF_SUPERVISED)
 def test_other_labels_or_none_change_no_bit(method: str, tmp_path: Path) -> None:
     own = end_of(tmp_path / "own", method, "own")
@@ -61,6 +62,7 @@ def test_other_labels_or_none_change_no_bit(method: str, tmp_path: Path) -> None
         assert not different(own, end_of(tmp_path / given, method, given))
 
 
+@pytest.mark.slow
 def test_the_supervised_baseline_does_learn_from_them(tmp_path: Path) -> None:
     own = end_of(tmp_path / "own", "supervised", "own")
     permuted = end_of(tmp_path / "permuted", "supervised", "permuted")

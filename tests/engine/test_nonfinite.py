@@ -98,6 +98,7 @@ def _diverges_on_rank_1(folder: str) -> tuple[str, list[int], bool]:
     return said, batch.indices.tolist(), not changed
 
 
+@pytest.mark.slow
 def test_on_two_ranks_both_stop_and_the_rank_at_fault_is_named(tmp_path: Path) -> None:
     (first, _, kept), (second, samples, also_kept) = run_ranks(
         _diverges_on_rank_1, 2, str(tmp_path)

@@ -27,6 +27,7 @@ def losses(run: Path) -> list[float]:
     return [r["loss"] for r in RunDirectory(run).metrics() if r["phase"] == "train"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 @pytest.mark.parametrize("method", METHODS)
 def test_every_method_trains_in_half_precision(method: str, precision: str, tmp_path: Path) -> None:
@@ -54,6 +55,7 @@ def test_half_precision_is_really_used(precision: str, tmp_path: Path) -> None:
     assert set(seen) == {{"bf16": torch.bfloat16, "fp16": torch.float16}[precision]}
 
 
+@pytest.mark.slow
 def test_supervised_learning_in_bf16_lowers_the_loss(tmp_path: Path) -> None:
     sgd = ("optimizer=sgd", "scheduler.lr=1")
     choices = ("method=supervised", *CROPS, *sgd, "hooks.knn_probe=null")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import torch
 from torch import Tensor
 
 from tests_support.command import TINY, unlabeled
+from tests_support.in_process import tiny_config
 from unlabeled.engine import checkpoint
+from unlabeled.engine.pretrain import pretrain
 from unlabeled.engine.run_directory import RunDirectory
 
 METHODS = ["swav", "deepcluster_v2", "sela_v2", "simclr", "supervised"]
@@ -60,9 +63,9 @@ def final_state(run: Path) -> dict[str, Tensor]:
     return tensors({"shared": loaded.shared, "rank": loaded.rank})
 
 
-def assert_same(killed: Path, alone: Path) -> None:
+def assert_same(killed: Path, alone: Path, steps: int = STEPS) -> None:
     assert losses(killed) == losses(alone)
-    assert set(losses(alone)) == set(range(1, STEPS + 1))
+    assert set(losses(alone)) == set(range(1, steps + 1))
     ours, theirs = final_state(killed), final_state(alone)
     assert ours.keys() == theirs.keys()
     different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
@@ -108,6 +111,7 @@ def test_one_killed_rank_of_two_stops_the_job_and_resumes(method: str, tmp_path:
     assert_same(tmp_path / "killed", tmp_path / "alone")
 
 
+@pytest.mark.slow
 def test_stopping_early_and_continuing_equals_one_run(tmp_path: Path) -> None:
     alone = unlabeled(*arguments("swav", tmp_path / "alone"), cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
@@ -116,3 +120,16 @@ def test_stopping_early_and_continuing_equals_one_run(tmp_path: Path) -> None:
     second = unlabeled(*arguments("swav", tmp_path / "parts"), cwd=tmp_path)
     assert second.returncode == 0, second.stderr
     assert_same(tmp_path / "parts", tmp_path / "alone")
+
+
+def test_a_run_that_stopped_inside_an_epoch_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
+    """In this process and in half a second; the processes above are real, and slow."""
+    device = torch.device("cpu")
+    choices = (*EXTRA["swav"], "dataset.num_samples=24", "epochs=3", "hooks.knn_probe=null")
+    alone, parts = (tiny_config(tmp_path / name, *choices) for name in ("alone", "parts"))
+    pretrain(alone, device)
+    pretrain(replace(parts, max_steps=5), device)
+    assert set(losses(tmp_path / "parts")) == {1, 2, 3, 4, 5}
+    torch.manual_seed(1)  # a process of its own would start elsewhere
+    pretrain(parts, device)
+    assert_same(tmp_path / "parts", tmp_path / "alone", steps=6)

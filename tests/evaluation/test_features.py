@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests_support.loading import loading
 from tests_support.probes import SIDE, Blobs, Pixels, Whole, flatten, unit_range
 from tests_support.ranks import run_ranks
 from unlabeled.data.types import ViewSpec
@@ -30,7 +31,7 @@ def extracted(images: Pixels, batch_size: int = 4, workers: int = 0) -> FeatureS
         normalize=unit_range,
         device=torch.device("cpu"),
         batch_size=batch_size,
-        workers=workers,
+        loader=loading(workers),
     )
 
 
@@ -101,7 +102,7 @@ def test_model_and_random_state_stay_as_they_are() -> None:
             normalize=unit_range,
             device=torch.device("cpu"),
             batch_size=4,
-            workers=workers,
+            loader=loading(workers),
             channels_last=True,
         )
         assert found.features.shape == (9, 5 * (SIDE - 2) ** 2)
@@ -121,7 +122,7 @@ def test_half_precision_features_become_float32_and_labels_may_be_missing() -> N
         normalize=unit_range,
         device=torch.device("cpu"),
         batch_size=2,
-        workers=0,
+        loader=loading(),
     )
     assert found.features.dtype == torch.float32 and found.labels is None
 
@@ -129,7 +130,7 @@ def test_half_precision_features_become_float32_and_labels_may_be_missing() -> N
 def test_what_cannot_be_used_is_named() -> None:
     with pytest.raises(DataError, match="none of the 3 images"):
         extracted(source(3, broken=frozenset(range(3))))
-    settings = {"normalize": unit_range, "device": torch.device("cpu"), "workers": 0}
+    settings = {"normalize": unit_range, "device": torch.device("cpu"), "loader": loading()}
 
     def diverged(images: Tensor) -> Tensor:
         rows = flatten(images).clone()

@@ -63,6 +63,7 @@ def cells(lines: list[str]) -> dict[str, list[str]]:
     }
 
 
+@pytest.mark.slow
 def test_three_rows_and_the_command_of_every_number(
     trainer: Trainer, caplog: pytest.LogCaptureFixture
 ) -> None:

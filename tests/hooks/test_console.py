@@ -77,8 +77,8 @@ def test_the_time_left_counts_from_where_this_process_started(
 
 
 def test_printing_changes_nothing(tmp_path: Path) -> None:
-    often = trained(tmp_path / "a", "hooks.console.every_seconds=0")
-    never = trained(tmp_path / "b", "hooks.console=null")
+    often = trained(tmp_path / "a", "max_steps=5", "hooks.console.every_seconds=0")
+    never = trained(tmp_path / "b", "max_steps=5", "hooks.console=null")
     assert not different(state_of(often), state_of(never))
 
 

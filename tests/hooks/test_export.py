@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,19 +13,27 @@ import torchvision
 from tests_support.in_process import trained
 from unlabeled.engine.trainer import Trainer
 
-ARCHITECTURES = {
-    "small": [],
-    "resnet18": ["backbone=resnet18", "max_steps=1", "hooks.knn_probe=null"],
-}
+ONE_STEP = ("max_steps=1", "hooks.knn_probe=null")
 
 
-@pytest.fixture(scope="module", params=list(ARCHITECTURES))
-def trainer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
     """A run at its end."""
-    run = tmp_path_factory.mktemp(request.param)
-    name = request.param
-    width = [] if name == "small" else ["backbone.width=1"]
-    return trained(run, *ARCHITECTURES[name], *width)
+    return trained(tmp_path_factory.mktemp("small"), *ONE_STEP)
+
+
+@pytest.fixture(scope="module")
+def resnet18(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
+    """A run of torchvision's own architecture at its end."""
+    run = tmp_path_factory.mktemp("resnet18")
+    return trained(run, *ONE_STEP, "backbone=resnet18", "backbone.width=1")
+
+
+@pytest.fixture(params=["small", pytest.param("resnet18", marks=pytest.mark.slow)])
+def trainer(request: pytest.FixtureRequest) -> Trainer:
+    """Each of the runs."""
+    found: Trainer = request.getfixturevalue(request.param)
+    return found
 
 
 def card_of(trainer: Trainer) -> dict[str, Any]:
@@ -58,11 +65,9 @@ def test_the_tensors_are_the_trained_ones(trainer: Trainer) -> None:
     assert all(torch.equal(written[name], state[name]) for name in state)
 
 
-def test_resnet18_has_the_keys_of_torchvision(tmp_path: Path) -> None:
-    trainer = trained(
-        tmp_path, "backbone=resnet18", "backbone.width=1", "max_steps=1", "hooks.knn_probe=null"
-    )
-    written = safetensors.torch.load_file(trainer.run.weights / "backbone.safetensors")
+@pytest.mark.slow
+def test_resnet18_has_the_keys_of_torchvision(resnet18: Trainer) -> None:
+    written = safetensors.torch.load_file(resnet18.run.weights / "backbone.safetensors")
     missing, unexpected = torchvision.models.resnet18().load_state_dict(written, strict=False)
     assert (missing, unexpected) == (["fc.weight", "fc.bias"], [])
 

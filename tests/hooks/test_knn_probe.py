@@ -25,6 +25,7 @@ def records(run: Path, phase: str) -> list[dict[str, Any]]:
     return [r for r in RunDirectory(run).metrics() if r["phase"] == phase]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_run_with_the_probe_equals_one_without_bit_for_bit(method: str, tmp_path: Path) -> None:
     """Weights, batch-norm statistics, queues, banks, and where every random generator stands."""
@@ -84,7 +85,7 @@ def by_hand(trainer: Trainer, k: int, temperature: float) -> float:
 
 @pytest.mark.parametrize("k", [1, 5])
 def test_the_number_is_that_of_an_independent_computation(k: int, tmp_path: Path) -> None:
-    trainer = trained(tmp_path, f"hooks.knn_probe.k={k}")
+    trainer = trained(tmp_path, "max_steps=4", f"hooks.knn_probe.k={k}")
     (last,) = [r for r in records(tmp_path, "epoch") if r["step"] == trainer.step]
     assert last["knn_top1"] == pytest.approx(by_hand(trainer, k, 0.07))
 

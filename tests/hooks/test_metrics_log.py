@@ -15,7 +15,7 @@ from unlabeled.hooks.metrics_log import MetricsLog
 
 
 def test_every_line_is_an_object_with_the_promised_keys(tmp_path: Path) -> None:
-    trained(tmp_path)
+    trained(tmp_path, "hooks.knn_probe=null")
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     steps = [r for r in records if r["phase"] == "train"]
     assert [r["step"] for r in steps] == list(range(1, 13))
@@ -32,13 +32,13 @@ def test_every_line_is_an_object_with_the_promised_keys(tmp_path: Path) -> None:
 
 
 def test_codes_made_at_the_start_of_an_epoch_are_kept(tmp_path: Path) -> None:
-    trained(tmp_path, "method=deepcluster_v2")
+    trained(tmp_path, "method=deepcluster_v2", "hooks.knn_probe=null")
     starts = [r for r in RunDirectory(tmp_path).metrics() if r["phase"] == "epoch_start"]
     assert [r["step"] for r in starts] == [0, 4, 8]
 
 
 def test_training_records_can_be_rarer_and_the_last_is_always_there(tmp_path: Path) -> None:
-    trained(tmp_path, "hooks.metrics_log.every_steps=5")
+    trained(tmp_path, "hooks.metrics_log.every_steps=5", "hooks.knn_probe=null")
     records = list(RunDirectory(tmp_path).metrics())
     assert [r["step"] for r in records if r["phase"] == "train"] == [5, 10, 12]
     assert [r["step"] for r in records if r["phase"] == "epoch"] == [4, 8, 12]

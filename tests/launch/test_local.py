@@ -40,6 +40,7 @@ def test_one_process_is_the_command_itself(tmp_path: Path) -> None:
     assert not (tmp_path / "rank1").exists()
 
 
+@pytest.mark.slow
 def test_two_processes_meet_and_compute_together(tmp_path: Path) -> None:
     launch(jobs.sum_of_ranks, tmp_path, 2)
     ranks = [left(tmp_path, rank) for rank in (0, 1)]
@@ -57,6 +58,7 @@ def failure(job: Callable[..., Any], folder: Path) -> BaseException:
     return caught.value
 
 
+@pytest.mark.slow
 def test_an_expected_failure_arrives_as_itself_and_stops_the_other_rank(tmp_path: Path) -> None:
     error = failure(jobs.config_error_on_rank_1, tmp_path)
     assert type(error) is ConfigError
@@ -64,12 +66,14 @@ def test_an_expected_failure_arrives_as_itself_and_stops_the_other_rank(tmp_path
     assert error.exit_status == 2
 
 
+@pytest.mark.slow
 def test_the_cause_is_told_and_not_the_broken_collective_of_a_peer(tmp_path: Path) -> None:
     error = failure(jobs.divergence_while_rank_0_waits, tmp_path)
     assert type(error) is DivergenceError
     assert str(error) == "the loss became nan"
 
 
+@pytest.mark.slow
 def test_a_crash_names_the_rank_and_shows_where(tmp_path: Path) -> None:
     error = failure(jobs.crash_on_rank_1, tmp_path)
     assert str(error).startswith("rank 1 failed: Traceback")
@@ -77,6 +81,7 @@ def test_a_crash_names_the_rank_and_shows_where(tmp_path: Path) -> None:
     assert "crash_on_rank_1" in str(error)
 
 
+@pytest.mark.slow
 def test_a_killed_process_names_the_rank_and_its_status(tmp_path: Path) -> None:
     error = failure(jobs.death_of_rank_1, tmp_path)
     assert str(error) == "rank 1 failed: ended with status -9"

@@ -244,6 +244,7 @@ def growth_mib(crops: int) -> float:
     return float(done.stdout)
 
 
+@pytest.mark.slow
 def test_memory_stays_far_below_one_square_matrix() -> None:
     assert growth_mib(8192) < 100  # 8192^2 float32 similarities alone take 256 MiB
 

@@ -28,9 +28,9 @@ def build(**fields: Any) -> Any:
     ],
 )
 def test_feature_dim_is_the_width_of_the_output(model: str, size: int) -> None:
-    backbone = build(model=model).eval()
-    with torch.no_grad():
-        features = backbone(torch.randn(1, 3, size, size))
+    with torch.device("meta"):  # shapes without the 130 M numbers of vgg11
+        backbone = build(model=model).eval()
+        features = backbone(torch.empty(1, 3, size, size))
     assert features.shape == (1, backbone.feature_dim)
 
 
