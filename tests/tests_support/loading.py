@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import time
 from collections.abc import Generator, Sequence
 from dataclasses import replace
 from functools import cache
+from multiprocessing.process import BaseProcess
 from typing import Any, Literal
 
 import numpy as np
@@ -37,6 +39,11 @@ def loading(workers: int = 0, kind: Kind = "auto", prefetch: int = 2) -> LoaderC
 def _standard() -> LoaderConfig:
     text = (config_dir() / "pretrain.yaml").read_text(encoding="utf-8")
     return build_config(LoaderConfig, yaml.safe_load(text)["loader"])
+
+
+def worker_processes() -> list[BaseProcess]:
+    """The loader's living processes, without those that `run_ranks` keeps for all tests."""
+    return [p for p in multiprocessing.active_children() if p.name.startswith("loader worker")]
 
 
 class Painted(Pipeline):

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests_support.loading import Slow, content, contents, steps_of, stream
+from tests_support.loading import Slow, content, contents, steps_of, stream, worker_processes
 from unlabeled.data.types import Batch
 from unlabeled.errors import EnvironmentProblem
 
@@ -182,7 +182,7 @@ def test_workers_that_cannot_be_started_are_an_error_for_people(spare: int) -> N
     try:
         with pytest.raises(EnvironmentProblem, match=said):
             contents(steps_of(Slow()), range(1), 5, "processes")
-        assert not multiprocessing.active_children()
+        assert not worker_processes()
         assert os.dup(0) == max(held) + 1
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)

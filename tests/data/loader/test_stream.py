@@ -29,6 +29,7 @@ from tests_support.loading import (
     steps_of,
     stream,
     synthetic,
+    worker_processes,
 )
 from unlabeled.data.loader.stream import worker_count
 from unlabeled.data.sources.base import Source
@@ -42,7 +43,7 @@ ALL = [pytest.param(0, "auto", id="alone"), *OTHERS]
 def helpers() -> list[object]:
     """Threads and processes of loaders that live."""
     threads = [t for t in threading.enumerate() if t.name.startswith("unlabeled-loader")]
-    return [*threads, *multiprocessing.active_children()]
+    return [*threads, *worker_processes()]
 
 
 class Failing(Slow):
@@ -167,7 +168,7 @@ def test_auto_takes_threads_where_the_pipeline_releases_the_gil() -> None:
 def test_auto_takes_processes_where_it_does_not() -> None:
     lent = stream(steps_of(synthetic(), Painted(releases_gil=False)), range(9), 2, "auto")
     next(lent)
-    assert len(multiprocessing.active_children()) == 2
+    assert len(worker_processes()) == 2
 
 
 class Together(Source):

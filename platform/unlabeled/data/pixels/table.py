@@ -12,7 +12,7 @@ CODES = {name: code for code, name in enumerate(STEPS, start=1)}
 
 def write_steps(steps: Steps, row: np.ndarray) -> None:
     """Fill a table float64 [T, 2] with (code, number) of at most T steps, then zeros."""
-    row[...] = 0.0
-    for place, step in enumerate(steps):
-        assert not callable(step), "only the reference backend runs Python steps"
-        row[place] = CODES[step[0]], step[1]
+    named = [(CODES[step[0]], step[1]) for step in steps if not callable(step)]
+    assert len(named) == len(steps), "only the reference backend runs Python steps"
+    row[: len(named)] = named or 0.0
+    row[len(named) :] = 0.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Annotated, Literal
 
@@ -190,5 +190,5 @@ class MultiCrop(Pipeline):
         if self.deferred_steps:
             for plan, table in zip(plans, deferred, strict=True):
                 write_steps(plan.steps, table)
-            plans = [replace(plan, steps=()) for plan in plans]
+            plans = [ViewPlan(p.spec, p.box, p.interpolation, steps=()) for p in plans]
         self._render(image, plans, views)

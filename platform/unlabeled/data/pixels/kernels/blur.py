@@ -34,7 +34,8 @@ from unlabeled.data.pixels.kernels.turning import turn, turn_back
 PASSES = np.float32(3)  # PIL's ImageFilter.GaussianBlur
 UNIT = 1 << 24
 HALF = np.int32(UNIT // 2)
-WIDEST = 1 << 22  # keeps sums in 32 bits; PIL's integer weights have lost their digits long before
+LARGEST_SIGMA = np.float32(1 << 14)
+"""A view is flat long before; and single precision, in which PIL finds the box, still suffices."""
 ONE, TWO, THREE, SIX = np.float32(1), np.float32(2), np.float32(3), np.float32(6)
 # Of this type: numba compiles again for every plain constant.
 START, STRIDE = np.int64(0), np.int64(COUNT)
@@ -123,9 +124,12 @@ def average(
         edges = times(plus(before, entering), outer)
         value = plus(plus(times(total, inner), edges), filled(HALF))
         store(target, to + i * target_pitch, top_byte(value))
-        total = plus(total, minus(entering, leaving))
-        before = leaving
-        leaving = widened(load(source, at + max(i + 1 - radius, 0) * pitch))
+        if radius == 0:  # all of them stay in registers
+            total, before, leaving = entering, total, entering
+        else:
+            total = plus(total, minus(entering, leaving))
+            before = leaving
+            leaving = widened(load(source, at + max(i + 1 - radius, 0) * pitch))
 
 
 @kernel
@@ -135,13 +139,14 @@ def box_of(sigma: np.float32) -> tuple[int, np.int32, np.int32]:
     Reference: Gwosdek et al. 2011, "Theoretical Foundations of Gaussian Convolution by Extended Box
     Filtering", section 2.
     """
+    sigma = min(sigma, LARGEST_SIGMA)
     variance = sigma * sigma / PASSES
     width = np.float32(math.sqrt(12.0 * np.float64(variance) + 1.0))
     whole = np.float32(math.floor((np.float64(width) - 1.0) / 2.0))
     part = (TWO * whole + ONE) * (whole * (whole + ONE) - THREE * variance)
     part = part / (SIX * (variance - (whole + ONE) * (whole + ONE)))
     reach = whole + part
-    radius = min(max(int(reach), 0), WIDEST)
+    radius = int(reach)
     inner = int(np.float32(UNIT) / (reach * TWO + ONE))
     outer = (UNIT - (2 * radius + 1) * inner) // 2
     return radius, np.int32(inner), np.int32(outer)

@@ -56,8 +56,12 @@ def kernels() -> Kernels:
 def _kernels() -> Kernels:
     folder = cache_folder()
     if folder is None:
-        log.warning("no folder can be written for compiled kernels: each process compiles its own")
-    if folder is None or not any(folder.rglob("*.nbi")):
+        log.warning(
+            "compiling the image kernels in every process, about %d s: no folder can be written to "
+            "keep them; set NUMBA_CACHE_DIR to one",
+            SECONDS,
+        )
+    elif not any(folder.rglob("*.nbi")):
         log.info("compiling the image kernels, once for this machine: about %d s", SECONDS)
     with _caching_in(folder):
         function = njit(cache=folder is not None, **OPTIONS)(render)
@@ -83,12 +87,12 @@ def cache_folder() -> Path | None:
     In $NUMBA_CACHE_DIR, or the user's cache folder; never beside the sources, which may be
     read-only or shared by machines. None if nothing can be written there.
     """
-    user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    folder = Path(config.CACHE_DIR or user) / "unlabeled" / f"kernels-{fingerprint()}"
     try:
+        user = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        folder = Path(config.CACHE_DIR or user) / "unlabeled" / f"kernels-{fingerprint()}"
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError:
+    except (OSError, RuntimeError):  # no right to write, or no home
         return None
     return folder
 

@@ -1,0 +1,122 @@
+"""Compiled once per machine, and again whenever anything changes that the result depends on."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+from pathlib import Path
+
+import numba
+import pytest
+
+from tests_support.commands import ROOT, python
+from unlabeled.data.pixels.kernels import compile as compiling
+
+KERNELS = Path(compiling.__file__).parent
+ANNOUNCEMENT = "compiling the image kernels, once for this machine"
+PROGRAM = """
+import hashlib, logging
+import numpy as np
+from unlabeled.data.pixels.base import ViewPlan
+from unlabeled.data.pixels.compiled import Compiled
+from unlabeled.data.types import ViewSpec
+
+logging.basicConfig(level=logging.INFO)
+image = np.arange(40 * 50 * 3, dtype=np.uint32).astype(np.uint8).reshape(40, 50, 3)
+plan = ViewPlan(ViewSpec(20, "global"), (3, 4, 45, 39), "bilinear", (("solarize", 100.0),))
+view = np.zeros((3, 20, 20), np.uint8)
+Compiled()(image, [plan], [view])
+print(hashlib.sha256(view).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_a_changed_callee_is_compiled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """numba alone would load what it compiled before: it looks only at the outermost file."""
+    shutil.copytree(ROOT / "platform" / "unlabeled", tmp_path / "unlabeled")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
+    solarize = tmp_path / "unlabeled" / "data" / "pixels" / "kernels" / "solarize.py"
+
+    def run() -> tuple[str, bool]:
+        result = python("-c", PROGRAM, cwd=tmp_path, before=str(tmp_path))
+        assert result.returncode == 0, result.stderr
+        return result.stdout, ANNOUNCEMENT in result.stderr
+
+    first, announced = run()
+    assert announced
+    assert run() == (first, False)
+    source = solarize.read_text()
+    solarize.write_text(source.replace("WHITE = np.int16(255)", "WHITE = np.int16(254)"))
+    second, announced = run()
+    assert announced
+    assert second != first
+    solarize.write_text(source)
+    # render.py is as it was: the first cache serves again, beside the second.
+    assert run() == (first, False)
+    assert not list((tmp_path / "unlabeled").rglob("*.nb?"))
+
+
+def test_the_fingerprint_covers_all_that_kernels_import() -> None:
+    """Of this package: other kernels and the step numbers; all else is not compiled."""
+    covered = {f"unlabeled.data.pixels.kernels.{path.stem}" for path in KERNELS.glob("*.py")}
+    covered |= {"unlabeled.data.pixels.kernels", "unlabeled.data.pixels.table"}
+    for path in KERNELS.glob("*.py"):
+        if path.name == "compile.py":
+            continue
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("unlabeled"):
+                assert node.module in covered, (path.name, node.module)
+
+
+def test_the_fingerprint_depends_on_how_numba_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = compiling.fingerprint()
+    assert compiling.fingerprint() == before
+    monkeypatch.setenv("NUMBA_OPT", "1")
+    assert compiling.fingerprint() != before
+
+
+def test_nothing_is_kept_where_nothing_can_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    occupied = tmp_path / "a file"
+    occupied.write_text("")
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(occupied))
+    assert compiling.cache_folder() is None
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "new" / "folder"))
+    folder = compiling.cache_folder()
+    assert folder is not None
+    assert folder.is_dir()
+    assert folder.is_relative_to(tmp_path / "new" / "folder")
+
+
+@pytest.mark.slow
+def test_numba_is_imported_only_when_a_view_is_made() -> None:
+    program = (
+        "import sys; from unlabeled.data.pixels.compiled import Compiled, available; "
+        "Compiled(); assert available(); print('numba' in sys.modules)"
+    )
+    assert python("-c", program).stdout == "False\n"
+
+
+COUNT_COMPILATIONS = """
+import sys
+for name, module in list(sys.modules.items()):
+    if name.startswith("unlabeled.data.pixels.kernels"):
+        for function in vars(module).values():
+            assert len(getattr(function, "signatures", ())) <= 1, function
+"""
+
+
+@pytest.mark.slow
+def test_without_a_cache_each_kernel_is_compiled_once(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """numba compiles again for every type of argument, of which a plain 3 is one of its own."""
+    occupied = tmp_path / "a file"
+    occupied.write_text("")
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(occupied))
+    result = python("-c", PROGRAM + COUNT_COMPILATIONS)
+    assert result.returncode == 0, result.stderr
+    assert "in every process" in result.stderr
