@@ -53,7 +53,8 @@ def uniforms(key: SampleKey, view: int, count: int) -> np.ndarray:
     A longer request begins with the same numbers, so a consumer added behind others changes
     nothing for them. The epoch may be negative (-1: a pass before training).
     """
-    draws: np.ndarray = _uniforms([mix(key.seed, key.epoch, key.sample, view)], count)[0]
+    state = mix(key.seed, key.epoch, key.sample, view)
+    draws: np.ndarray = _uniforms([state], count)[0]
     return draws
 
 
@@ -69,4 +70,5 @@ def _uniforms(states: list[int], count: int) -> np.ndarray:
     else:
         steps = np.arange(1, count + 1, dtype=np.uint64) * np.uint64(GAMMA)
     words = mix_array(steps + np.array(states, dtype=np.uint64)[:, None])
-    return (words >> _SHIFT_11) * 2.0**-53
+    draws: np.ndarray = (words >> _SHIFT_11) * 2.0**-53
+    return draws
