@@ -21,12 +21,15 @@ REQUIRED = {
     "fvcore": "fvcore",
     "hydra": "hydra-core",
     "iopath": "iopath",
+    "llvmlite": "llvmlite",
+    "numba": "numba",
     "numpy": "numpy",
     "omegaconf": "omegaconf",
     "yaml": "PyYAML",
     "PIL": "Pillow",
     "rich": "rich",
     "safetensors": "safetensors",
+    "simplejpeg": "simplejpeg",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
     "submitit": "submitit",
@@ -34,8 +37,6 @@ REQUIRED = {
 
 # module: (distribution, what it is for, how to get it)
 OPTIONAL = {
-    "numba": ("numba", "augmentation at ten times the speed", "pip install numba"),
-    "simplejpeg": ("simplejpeg", "JPEGs decoded faster", "pip install simplejpeg"),
     "timm": ("timm", "more backbones", "pip install timm"),
     "faiss": ("faiss-cpu", "neighbours and k-means at scale", "pip install faiss-cpu"),
     "detectron2": ("detectron2", "detection transfer", "build it from its source repository"),
