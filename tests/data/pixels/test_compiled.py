@@ -64,7 +64,7 @@ def random_step(rng: random.Random) -> Step:
     return name, rng.randint(0, 2 * 8192) / 8192
 
 
-FACTORS = (0.0, 1 / 8192, 0.2, 0.731, 1.0, 1.37, 1.8, 32767 / 8192, 4.0, 9.5, 1 / 3)
+FACTORS = (0.0, 1 / 8192, 0.2, 0.731, 1.0, 1.37, 1.8, 4.0, 65535 / 8192, 8.0, 9.5, 1 / 3)
 STEPS_TO_TRY: dict[str, Sequence[float]] = {
     "horizontal_flip": (0.0,),
     "vertical_flip": (0.0,),
@@ -206,15 +206,13 @@ def test_plain_images_stay_plain(level: int) -> None:
 
 def test_same_bytes_in_any_number_of_threads() -> None:
     rng = random.Random(5)
-    work = [
-        [
-            plan(
-                rng.randint(1, 150), (i, 0, i + 90, 100), tuple(random_step(rng) for _ in range(5))
-            )
-            for i in range(rng.randint(1, 8))
-        ]
-        for _ in range(40)
-    ]
+    work = []
+    for _ in range(16):
+        views = []
+        for left in range(8):
+            steps = tuple(random_step(rng) for _ in range(5))
+            views.append(plan(rng.randint(9, 300), (left, 0, left + 90, 100), steps))
+        work.append(views)
     renderer = Compiled()
 
     def digest(plans: list[ViewPlan]) -> str:
@@ -225,6 +223,18 @@ def test_same_bytes_in_any_number_of_threads() -> None:
     for threads in (1, 2, 4):
         with ThreadPoolExecutor(threads) as pool:
             assert list(pool.map(digest, work)) == alone
+
+
+def test_other_threads_run_meanwhile() -> None:
+    """One that held the GIL until the last view was made could not be watched."""
+    plans = [plan(300, (0, 0, 512, 512), (("gaussian_blur", 2.0),))] * 100
+    views = [np.full((3, 300, 300), 99, np.uint8) for _ in plans]
+    seen = False
+    with ThreadPoolExecutor(1) as pool:
+        future = pool.submit(Compiled(), ASTRONAUT, plans, views)
+        while not future.done():
+            seen |= bool((views[0] != 99).any() and (views[-1] == 99).all())
+    assert seen
 
 
 def test_writes_nothing_but_its_row_of_the_batch() -> None:

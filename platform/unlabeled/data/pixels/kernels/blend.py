@@ -1,13 +1,13 @@
 """Brightness, contrast and saturation: x' = d + f (x - d), clipped to 0..255 and truncated.
 
 d is black, the mean grey, or the pixel's luma. PIL computes in single precision. For a factor f =
-q / 8192 with an integer q < 2^15 nothing of that is rounded: |q (x - d)| < 2^23. So
+q / 8192 with an integer q < 2^16 nothing of that is rounded: |q (x - d)| < 2^24. So
 
     x' = clip(d + floor(q (x - d) / 8192))
 
 is PIL's pixel to the bit (truncation is floor, as what is negative is clipped), and fits 16-bit
 arithmetic: floor(q (x - d) / 8192) = floor(floor(128 (x - d) q / 65536) / 16). Factors off this
-grid, or above 4, take PIL's own floating-point steps, at about a third of the speed.
+grid, or from 8 on, take PIL's own floating-point steps, at about a third of the speed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from unlabeled.data.pixels.kernels.typed import (
 )
 
 GRID = 8192
-LARGEST = 2**15 - 1
+LARGEST = 2**16 - 1
 
 # Constants of the types they are used with: a plain 4 would be 64 bits wide.
 BLACK, WHITE, SEVEN, FOUR = np.int16(0), np.int16(255), np.int16(7), np.int16(4)
@@ -38,7 +38,7 @@ DARKEST, BRIGHTEST = np.float32(0), np.float32(255)
 
 @inlined
 def on_grid(factor: float) -> bool:
-    """Whether the factor is q / 8192 with an integer q in 0..2^15 - 1."""
+    """Whether the factor is q / 8192 with an integer q in 0..2^16 - 1."""
     steps = factor * GRID
     return 0 <= steps <= LARGEST and steps == np.floor(steps)
 
@@ -62,7 +62,7 @@ def contrast(channel: np.ndarray, mean: int, factor: float) -> None:
     if not on_grid(factor):
         constant_blend(channel, np.float32(mean), np.float32(factor))
         return
-    q, grey = np.int16(factor * GRID), np.int16(mean)
+    q, grey = np.uint16(factor * GRID), np.int16(mean)
     for i in range(len(channel)):
         channel[i] = blended(grey, channel[i], q)
 
@@ -73,7 +73,7 @@ def saturation(red: np.ndarray, green: np.ndarray, blue: np.ndarray, factor: flo
     if not on_grid(factor):
         luma_blend(red, green, blue, np.float32(factor))
         return
-    q = np.int16(factor * GRID)
+    q = np.uint16(factor * GRID)
     for i in range(len(red)):
         grey = np.int16(luma(red[i], green[i], blue[i]))
         red[i] = blended(grey, red[i], q)
@@ -82,7 +82,7 @@ def saturation(red: np.ndarray, green: np.ndarray, blue: np.ndarray, factor: flo
 
 
 @inlined
-def blended(other: np.int16, value: np.uint8, q: np.int16) -> np.uint8:
+def blended(other: np.int16, value: np.uint8, q: np.uint16) -> np.uint8:
     """clip(other + floor(q (value - other) / 8192))."""
     scaled = shift_left_signed(subtract_signed(np.int16(value), other), SEVEN)
     change = shift_right_signed(high_half_signed(scaled, q), FOUR)

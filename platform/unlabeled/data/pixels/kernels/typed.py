@@ -49,16 +49,16 @@ def high_half_unsigned(_: Any, first: Any, second: Any) -> Any:
 
 @intrinsic
 def high_half_signed(_: Any, first: Any, second: Any) -> Any:
-    """floor(first * second / 2^16) of two int16, of which the second is not negative."""
+    """floor(first * second / 2^16) of an int16 and a uint16."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
-        signed, positive = arguments
+        signed, unsigned = arguments
         # As an unsigned word a negative number is larger by 2^16, and the product by 2^16 times
         # the second.
         sign = builder.ashr(signed, ir.Constant(signed.type, 15))
-        return builder.sub(_high_half(builder, signed, positive), builder.and_(sign, positive))
+        return builder.sub(_high_half(builder, signed, unsigned), builder.and_(sign, unsigned))
 
-    return types.int16(types.int16, types.int16), generate
+    return types.int16(types.int16, types.uint16), generate
 
 
 shift_left_unsigned = _instruction("shl", types.uint16)
