@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from omegaconf import OmegaConf
 
 from unlabeled.config.check import build_config
 from unlabeled.config.compose import compose_config
@@ -146,6 +147,15 @@ def values(data: Any, path: str = "") -> dict[str, Any]:
             k: v for key, item in data.items() for k, v in values(item, f"{path}.{key}").items()
         }
     return {path: data}
+
+
+@pytest.mark.parametrize("scale", ["small", "imagenet"])
+def test_what_a_scale_says_holds(scale: str) -> None:
+    """No default that is composed later takes it back."""
+    said = OmegaConf.to_container(OmegaConf.load(config_dir() / "scale" / f"{scale}.yaml"))
+    assert isinstance(said, dict) and said.pop("defaults")
+    composed = values(compose_config("pretrain", [f"scale={scale}"]).data)
+    assert {path: composed.get(path) for path in values(said)} == values(said)
 
 
 def test_the_printed_config_is_complete(tmp_path: Path) -> None:
