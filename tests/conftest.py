@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
 
 import pytest
@@ -13,14 +12,6 @@ from unlabeled import registry as registries
 # Tensors here are small and tests of several processes share the cores: one thread is fastest, and
 # sums over several threads would round differently from machine to machine.
 torch.set_num_threads(1)
-
-
-def pytest_collection_finish() -> None:
-    """What is imported and collected by now stays: no garbage collection has to walk it again.
-
-    Each full one would take a fifth of a second, and a run makes some twenty.
-    """
-    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -40,7 +40,8 @@ def lines(run: Path, caplog: pytest.LogCaptureFixture, *overrides: str) -> list[
 def test_every_step_and_every_epoch_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    told = lines(tmp_path, caplog, "hooks.console.every_seconds=0")
+    every = ("hooks.console.every_seconds=0", "hooks.knn_probe.every_epochs=1")
+    told = lines(tmp_path, caplog, *every)
     steps = [line for line in told if line.startswith("step ")]
     assert [line.split()[1] for line in steps] == [f"{n}/5" for n in range(1, 6)]
     for part in ("epoch 0.25", "loss ", "lr ", "img/s", "data wait", " left"):

@@ -50,9 +50,9 @@ def test_positions_are_the_inverse_of_indices() -> None:
 
 def test_a_billion_samples_start_at_once_in_no_memory() -> None:
     tracemalloc.start()
-    started = time.perf_counter()
+    started = time.process_time()
     assert len(sampler(10**9).indices(0, 5 * 10**8, 5 * 10**8 + 256)) == 256
-    assert time.perf_counter() - started < 0.1
+    assert time.process_time() - started < 0.1
     assert tracemalloc.get_traced_memory()[1] < 1_000_000
     tracemalloc.stop()
 
