@@ -80,7 +80,7 @@ class Compiled(Renderer):
             pixels.__array_interface__["data"][0],
             width,
             height,
-            kernels.tall_first,
+            kernels.pass_order,
             *_tables(plans, out),
             self._scratch(kernels, width, height, size),
         )

@@ -23,7 +23,7 @@ from numba.core.errors import NumbaError
 
 from unlabeled.data.pixels import table
 from unlabeled.data.pixels.kernels.kernel import OPTIONS
-from unlabeled.data.pixels.kernels.pass_order import begins_with_rows
+from unlabeled.data.pixels.kernels.pass_order import rule_of_pil
 from unlabeled.data.pixels.kernels.render import render
 from unlabeled.data.pixels.kernels.scratch import Scratch, scratch_for
 from unlabeled.errors import EnvironmentProblem
@@ -39,7 +39,7 @@ class Kernels(NamedTuple):
     """What `render.render` needs to be called."""
 
     render: Callable[..., None]
-    tall_first: bool
+    pass_order: int
     scratch_for: Callable[[int, int, int], Scratch]
 
 
@@ -72,13 +72,13 @@ def _kernels() -> Kernels:
             f"numba {numba.__version__} cannot compile the image kernels; take another release of "
             f"numba, or backend=portable: {str(error).splitlines()[0]}"
         ) from error
-    return Kernels(function, begins_with_rows(), scratch_for)
+    return Kernels(function, rule_of_pil(), scratch_for)
 
 
 def _render_nothing(function: Any) -> None:
     """Call it with no views: numba compiles, or loads, for the types of the first call."""
     views, codes, numbers = np.empty((0, 9), np.int64), np.empty(0, np.int64), np.empty(0)
-    function(0, 1, 1, False, views, codes, numbers, scratch_for(1, 1, 1))
+    function(0, 1, 1, 0, views, codes, numbers, scratch_for(1, 1, 1))
 
 
 def cache_folder() -> Path | None:

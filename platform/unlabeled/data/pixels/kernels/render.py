@@ -36,7 +36,7 @@ def render(
     image_address: int,
     width: int,
     height: int,
-    tall_first: bool,
+    rule: int,
     views: np.ndarray,
     codes: np.ndarray,
     numbers: np.ndarray,
@@ -44,7 +44,7 @@ def render(
 ) -> None:
     """Make the views of an RGB uint8 image [height, width, 3] in contiguous memory.
 
-    tall_first: whether tall boxes are resized vertically first. views: int64 [v, 9], a view a row:
+    rule: when the rows come first, see pass_order.py. views: int64 [v, 9], a view a row:
     address of its uint8 [3, size, size]; left, top, right, bottom; size; whether bicubic; and its
     first step and the one after its last in codes (int64 [n]) and numbers (float64 [n]).
     Reads and writes exactly the memory that these describe.
@@ -56,7 +56,7 @@ def render(
         planes = carray(pointer(address), 3 * size * size)
         # A mirrored resize costs nothing, and it is where SwAV's flip stands.
         mirrored = first < end and codes[first] == HORIZONTAL_FLIP
-        rows_first = tall_first and pass_order.is_tall(right - left, bottom - top, size)
+        rows_first = pass_order.rows_come_first(rule, right - left, bottom - top, size)
         resize(
             image,
             top * pitch + 3 * left,
