@@ -58,10 +58,11 @@ def uniforms(key: SampleKey, view: int, count: int) -> np.ndarray:
     return draws
 
 
-def view_uniforms(key: SampleKey, views: int, count: int) -> np.ndarray:
-    """Float64 [views, count]: `uniforms(key, view, count)` for each of the first `views` views."""
+def view_uniforms(key: SampleKey, views: int, count: int) -> list[list[float]]:
+    """`uniforms(key, view, count)` of each of the first `views` views, as plain numbers."""
     sample = mix(key.seed, key.epoch, key.sample)
-    return _uniforms([_absorb(sample, view) for view in range(views)], count)
+    draws: list[list[float]] = _uniforms([_absorb(sample, v) for v in range(views)], count).tolist()
+    return draws
 
 
 def _uniforms(states: list[int], count: int) -> np.ndarray:

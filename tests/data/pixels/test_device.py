@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -183,7 +181,7 @@ def test_finished_views_are_nearly_those_of_the_reference() -> None:
     config = build_config(MultiCrop.Config, {"crops": crop_groups, "backend": "reference"})
     pipeline = MultiCrop(config)
     drawn = [pipeline.plan(512, 512, SampleKey(0, 1, sample)) for sample in range(24)]
-    bare = [[replace(plan, steps=()) for plan in plans] for plans in drawn]
+    bare = [[plan._replace(steps=()) for plan in plans] for plans in drawn]
     tables = [table([plan.steps for plan in plans], 7) for plans in zip(*drawn, strict=True)]
     finished = DeviceSteps().finish(rendered(bare), tables)
     assert [tuple(view.shape[1:]) for view in finished] == [(3, 64, 64)] * 2 + [(3, 32, 32)] * 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -34,8 +34,7 @@ STEPS = {
 """Every elementary step and what its number means."""
 
 
-@dataclass(frozen=True)
-class ViewPlan:
+class ViewPlan(NamedTuple):
     """What happens to one view, before any pixel is touched."""
 
     spec: ViewSpec

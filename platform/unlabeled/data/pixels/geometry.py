@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ CROP_DRAWS = 2 * TRIES + 2
 
 
 def random_crop_box(
-    uniforms: np.ndarray,
+    uniforms: Sequence[float],
     width: int,
     height: int,
     scale: tuple[float, float],
@@ -30,18 +30,18 @@ def random_crop_box(
     """The box of torchvision's RandomResizedCrop: area share uniform in `scale`, log-uniform ratio.
 
     The first of ten tries that fits the image is placed uniformly; if none fits, it is the largest
-    central crop within the ratios. `uniforms` [CROP_DRAWS] in [0, 1) are consumed however many
-    tries it takes, so that what is drawn behind it stays in place.
+    central crop within the ratios. The first CROP_DRAWS of
+    `uniforms`, in [0, 1), belong to it however many tries it takes, so that what is drawn behind
+    them stays in place.
     """
-    draws: list[float] = uniforms.tolist()
     low, high = math.log(ratio[0]), math.log(ratio[1])
-    for area_draw, ratio_draw in zip(draws[: 2 * TRIES : 2], draws[1 : 2 * TRIES : 2], strict=True):
-        area = (scale[0] + area_draw * (scale[1] - scale[0])) * width * height
-        aspect = math.exp(low + ratio_draw * (high - low))
+    for k in range(0, 2 * TRIES, 2):
+        area = (scale[0] + uniforms[k] * (scale[1] - scale[0])) * width * height
+        aspect = math.exp(low + uniforms[k + 1] * (high - low))
         w, h = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
         if 0 < w <= width and 0 < h <= height:
-            top = int(draws[-2] * (height - h + 1))
-            left = int(draws[-1] * (width - w + 1))
+            top = int(uniforms[2 * TRIES] * (height - h + 1))
+            left = int(uniforms[2 * TRIES + 1] * (width - w + 1))
             return left, top, left + w, top + h
     return _largest_central_box(width, height, ratio)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+
 import numpy as np
 
 from unlabeled.data.pixels.base import STEPS, Steps
@@ -11,8 +13,10 @@ CODES = {name: code for code, name in enumerate(STEPS, start=1)}
 
 
 def write_steps(steps: Steps, row: np.ndarray) -> None:
-    """Fill a table float64 [T, 2] with (code, number) of at most T steps, then zeros."""
-    named = [(CODES[step[0]], step[1]) for step in steps if not callable(step)]
-    assert len(named) == len(steps), "only the reference backend runs Python steps"
-    row[: len(named)] = named or 0.0
-    row[len(named) :] = 0.0
+    """Fill a contiguous table float64 [T, 2] with (code, number) of at most T steps, then zeros."""
+    filled: list[float] = []
+    for step in steps:
+        assert not callable(step), "only the reference backend runs Python steps"
+        filled += CODES[step[0]], step[1]
+    filled += [0.0] * (row.size - len(filled))
+    struct.pack_into(f"{len(filled)}d", row.data, 0, *filled)  # numpy takes four times as long

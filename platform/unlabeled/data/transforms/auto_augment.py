@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from unlabeled.data.pixels.base import PythonStep, Steps
 from unlabeled.data.transforms.base import Operation
@@ -64,8 +63,8 @@ class AutoAugment(Operation):
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def steps(self, uniforms: np.ndarray) -> Steps:
-        which, *rest = uniforms.tolist()
+    def steps(self, uniforms: Sequence[float]) -> Steps:
+        which, *rest = uniforms
         steps: list[PythonStep] = []
         pair = POLICY[int(which * len(POLICY))]
         for (name, p, place), act, side in zip(pair, rest[:2], rest[2:], strict=True):

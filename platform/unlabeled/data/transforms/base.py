@@ -76,9 +76,9 @@ class Operation(abc.ABC):
     in_python: bool = False
 
     @abc.abstractmethod
-    def steps(self, uniforms: np.ndarray) -> Steps:
-        """What to do, from uniforms [draws], float64 in [0, 1); () leaves the image as it is."""
+    def steps(self, uniforms: Sequence[float]) -> Steps:
+        """What to do, from `draws` uniforms in [0, 1); () leaves the image as it is."""
 
-    def __call__(self, image: Image.Image, uniforms: np.ndarray) -> Image.Image:
+    def __call__(self, image: Image.Image, uniforms: Sequence[float]) -> Image.Image:
         """The changed RGB image, as the reference backend makes it."""
         return changed(image, self.steps(uniforms))

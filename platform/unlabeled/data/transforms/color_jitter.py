@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from unlabeled.data.pixels.base import Steps
 from unlabeled.data.transforms.base import Operation
@@ -65,15 +63,14 @@ class ColorJitter(Operation):
         ]
         self._ranges.append(("hue", -config.hue, config.hue))
 
-    def steps(self, uniforms: np.ndarray) -> Steps:
+    def steps(self, uniforms: Sequence[float]) -> Steps:
         """The steps; sorting four independent uniforms makes all 24 orders equally likely."""
-        draws: list[float] = uniforms.tolist()
-        if draws[0] >= self.p:
+        if uniforms[0] >= self.p:
             return ()
         steps = []
-        for position in sorted(range(4), key=draws[1:5].__getitem__):
+        for position in sorted(range(4), key=uniforms[1:5].__getitem__):
             name, low, high = self._ranges[position]
             if low < high:
-                number = low + draws[5 + position] * (high - low)
+                number = low + uniforms[5 + position] * (high - low)
                 steps.append((name, number if name == "hue" else round(number * GRID) / GRID))
         return tuple(steps)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from unlabeled.data.pixels.base import Steps
 from unlabeled.data.transforms.base import Operation
@@ -46,7 +44,7 @@ class GaussianBlur(Operation):
         self.p = config.p
         self.low, self.high = config.min_sigma, config.max_sigma
 
-    def steps(self, uniforms: np.ndarray) -> Steps:
+    def steps(self, uniforms: Sequence[float]) -> Steps:
         if uniforms[0] >= self.p:
             return ()
-        return (("gaussian_blur", self.low + float(uniforms[1]) * (self.high - self.low)),)
+        return (("gaussian_blur", self.low + uniforms[1] * (self.high - self.low)),)

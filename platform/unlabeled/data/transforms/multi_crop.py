@@ -166,7 +166,7 @@ class MultiCrop(Pipeline):
         plans = []
         drawn = view_uniforms(key, len(self._recipes), self._draws)
         for recipe, draws in zip(self._recipes, drawn, strict=True):
-            box = random_crop_box(draws[:CROP_DRAWS], width, height, recipe.scale, self.ratio)
+            box = random_crop_box(draws, width, height, recipe.scale, self.ratio)
             start = CROP_DRAWS
             steps: Steps = ()
             for operation in recipe.operations:
@@ -190,5 +190,5 @@ class MultiCrop(Pipeline):
         if self.deferred_steps:
             for plan, table in zip(plans, deferred, strict=True):
                 write_steps(plan.steps, table)
-            plans = [ViewPlan(p.spec, p.box, p.interpolation, steps=()) for p in plans]
+            plans = [plan._replace(steps=()) for plan in plans]
         self._render(image, plans, views)

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from unlabeled.data.pixels.base import PythonStep, Steps
 from unlabeled.data.transforms.base import Operation
@@ -47,9 +45,9 @@ class RandAugment(Operation):
         self.draws = 2 * config.num_ops  # which, and its sign
         self._strengths = {name: magnitude(name, config.magnitude, BINS) for name in NAMES}
 
-    def steps(self, uniforms: np.ndarray) -> Steps:
+    def steps(self, uniforms: Sequence[float]) -> Steps:
         steps: list[PythonStep] = []
-        for which, side in uniforms.reshape(-1, 2).tolist():
+        for which, side in zip(uniforms[::2], uniforms[1::2], strict=True):
             name = NAMES[int(which * len(NAMES))]
             sign = -1 if name in LARGEST and side < 0.5 else 1
             if name != "identity":

@@ -71,7 +71,7 @@ class RandomCrop(Pipeline):
         views: Sequence[np.ndarray],
         deferred: Sequence[np.ndarray],
     ) -> None:
-        draws = uniforms(key, 0, CROP_DRAWS + self._flip.draws)
+        draws = uniforms(key, 0, CROP_DRAWS + self._flip.draws).tolist()
         height, width = image.shape[:2]
         box = random_crop_box(
             draws[:CROP_DRAWS], width, height, self.config.scale, self.config.ratio

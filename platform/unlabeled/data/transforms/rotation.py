@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 from PIL import Image
 
 from unlabeled.data.pixels.base import Steps
@@ -47,8 +46,8 @@ class Rotation(Operation):
     def __init__(self, config: Config) -> None:
         self.config = config
 
-    def steps(self, uniforms: np.ndarray) -> Steps:
-        draw = float(uniforms[0])
+    def steps(self, uniforms: Sequence[float]) -> Steps:
+        draw = uniforms[0]
         if self.config.quarter_turns:
             turns = int(4 * draw)
             return (partial(_transposed, QUARTERS[turns - 1]),) if turns else ()

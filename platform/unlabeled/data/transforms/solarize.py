@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from unlabeled.data.pixels.base import Steps
 from unlabeled.data.transforms.base import Operation
@@ -39,5 +37,5 @@ class Solarize(Operation):
         self.p = config.p
         self._threshold = float(config.threshold)
 
-    def steps(self, uniforms: np.ndarray) -> Steps:
+    def steps(self, uniforms: Sequence[float]) -> Steps:
         return (("solarize", self._threshold),) if uniforms[0] < self.p else ()

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from unlabeled.data.pixels.base import Steps
 from unlabeled.data.transforms.base import Operation
@@ -33,5 +31,5 @@ class VerticalFlip(Operation):
     def __init__(self, config: Config) -> None:
         self.p = config.p
 
-    def steps(self, uniforms: np.ndarray) -> Steps:
+    def steps(self, uniforms: Sequence[float]) -> Steps:
         return (("vertical_flip", 0.0),) if uniforms[0] < self.p else ()
