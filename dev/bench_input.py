@@ -37,7 +37,7 @@ from torchvision import io as tv_io  # noqa: E402
 from torchvision.transforms import v2  # noqa: E402
 
 from unlabeled.data.decode import decode_bytes  # noqa: E402
-from unlabeled.data.transforms.base import SampleKey  # noqa: E402
+from unlabeled.data.randomness import SampleKey  # noqa: E402
 from unlabeled.data.transforms.multi_crop import MultiCrop  # noqa: E402
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.228, 0.224, 0.225)
@@ -256,7 +256,7 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--repetitions", type=int, default=25)
-    parser.add_argument("--images", type=int, default=8, help="files a repetition")
+    parser.add_argument("--images", type=int, default=24, help="files a repetition")
     parser.add_argument("--loaders", action="store_true", help="end to end instead")
     parser.add_argument("--readme", action="store_true", help="both tables, into README.md")
     arguments = parser.parse_args()

@@ -24,10 +24,10 @@ from tests_support.loading import (
     synthetic,
 )
 from unlabeled.data.loader import eval_batches
+from unlabeled.data.randomness import SampleKey
 from unlabeled.data.sampling.shuffled import Shuffled
 from unlabeled.data.sources.base import Source
 from unlabeled.data.sources.folder import Folder
-from unlabeled.data.transforms.base import SampleKey
 from unlabeled.data.types import Batch
 from unlabeled.errors import ConfigError, DataError
 

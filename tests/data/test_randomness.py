@@ -5,8 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from unlabeled.data.randomness import mix, uniforms, view_uniforms
-from unlabeled.data.transforms.base import SampleKey
+from unlabeled.data.randomness import SampleKey, mix, uniforms, view_uniforms
 
 MASK = (1 << 64) - 1
 

@@ -63,7 +63,7 @@ def by_hand(trainer: Trainer, k: int, temperature: float) -> float:
     trainer.method.eval()
 
     def features(source: Any) -> torch.Tensor:
-        from unlabeled.data.transforms.base import SampleKey
+        from unlabeled.data.randomness import SampleKey
 
         images = [data.pipeline(source.image(i), SampleKey(0, 0, i))[0] for i in range(len(source))]
         pixels = torch.from_numpy(np.stack(images))

@@ -18,10 +18,11 @@ from unlabeled.config.check import build_config
 from unlabeled.config.location import config_dir
 from unlabeled.config.schema import LoaderConfig
 from unlabeled.data.loader import StepBatches, batches
+from unlabeled.data.randomness import SampleKey
 from unlabeled.data.sampling.shuffled import Shuffled
 from unlabeled.data.sources.base import Source
 from unlabeled.data.sources.synthetic import Synthetic
-from unlabeled.data.transforms.base import Pipeline, SampleKey
+from unlabeled.data.transforms.base import Pipeline
 from unlabeled.data.types import Batch, ViewSpec
 
 Kind = Literal["auto", "threads", "processes"]

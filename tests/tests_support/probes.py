@@ -11,8 +11,9 @@ from torch import Tensor
 
 from tests_support.loading import loading
 from unlabeled.data.decode import BrokenImage
+from unlabeled.data.randomness import SampleKey
 from unlabeled.data.sources.base import Source
-from unlabeled.data.transforms.base import Pipeline, SampleKey
+from unlabeled.data.transforms.base import Pipeline
 from unlabeled.data.types import ViewSpec
 from unlabeled.evaluation.benchmarks.base import Probe
 

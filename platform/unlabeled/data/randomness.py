@@ -8,18 +8,27 @@ not depend on worker count, prefetching or on where a run was interrupted.
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
 
-from unlabeled.data.transforms.base import SampleKey
+import numpy as np
 
 _MASK = (1 << 64) - 1
 GAMMA = 0x9E3779B97F4A7C15  # 2^64 / golden ratio, odd: splitmix64's increment
-_MULTIPLIER_1 = 0xBF58476D1CE4E5B9  # splitmix64's finaliser ("variant 13" of Stafford)
-_MULTIPLIER_2 = 0x94D049BB133111EB
-_U_MULTIPLIER_1 = np.uint64(_MULTIPLIER_1)
-_U_MULTIPLIER_2 = np.uint64(_MULTIPLIER_2)
+MULTIPLIER_1 = 0xBF58476D1CE4E5B9  # splitmix64's finaliser ("variant 13" of Stafford)
+MULTIPLIER_2 = 0x94D049BB133111EB
+_U_MULTIPLIER_1 = np.uint64(MULTIPLIER_1)
+_U_MULTIPLIER_2 = np.uint64(MULTIPLIER_2)
 _SHIFT_30, _SHIFT_27, _SHIFT_31, _SHIFT_11 = (np.uint64(bits) for bits in (30, 27, 31, 11))
 _STEPS = np.arange(1, 257, dtype=np.uint64) * np.uint64(GAMMA)  # counters 1..256, made once
+
+
+@dataclass(frozen=True)
+class SampleKey:
+    """What the randomness of a sample's views is a function of, beside the view's own number."""
+
+    seed: int
+    epoch: int
+    sample: int
 
 
 def mix(*words: int) -> int:
@@ -32,8 +41,8 @@ def mix(*words: int) -> int:
 
 def _absorb(state: int, word: int) -> int:
     state = ((state ^ (word & _MASK)) + GAMMA) & _MASK
-    state = ((state ^ (state >> 30)) * _MULTIPLIER_1) & _MASK
-    state = ((state ^ (state >> 27)) * _MULTIPLIER_2) & _MASK
+    state = ((state ^ (state >> 30)) * MULTIPLIER_1) & _MASK
+    state = ((state ^ (state >> 27)) * MULTIPLIER_2) & _MASK
     return state ^ (state >> 31)
 
 
@@ -58,9 +67,14 @@ def uniforms(key: SampleKey, view: int, count: int) -> np.ndarray:
     return draws
 
 
+def sample_word(key: SampleKey) -> int:
+    """The state that all views of a sample start from."""
+    return mix(key.seed, key.epoch, key.sample)
+
+
 def view_uniforms(key: SampleKey, views: int, count: int) -> list[list[float]]:
     """`uniforms(key, view, count)` of each of the first `views` views, as plain numbers."""
-    sample = mix(key.seed, key.epoch, key.sample)
+    sample = sample_word(key)
     draws: list[list[float]] = _uniforms([_absorb(sample, v) for v in range(views)], count).tolist()
     return draws
 

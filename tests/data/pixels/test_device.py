@@ -11,8 +11,7 @@ from unlabeled.data.pixels.base import Step, Steps, ViewPlan
 from unlabeled.data.pixels.device import DeviceSteps
 from unlabeled.data.pixels.reference import Reference
 from unlabeled.data.pixels.table import CODES, write_steps
-from unlabeled.data.randomness import uniforms
-from unlabeled.data.transforms.base import SampleKey
+from unlabeled.data.randomness import SampleKey, uniforms
 from unlabeled.data.transforms.color_jitter import ColorJitter
 from unlabeled.data.transforms.multi_crop import MultiCrop
 from unlabeled.data.types import ViewSpec

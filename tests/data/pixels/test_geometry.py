@@ -9,8 +9,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as F
 
 from unlabeled.data.pixels.geometry import CROP_DRAWS, planar, random_crop_box, resized_crop
-from unlabeled.data.randomness import uniforms
-from unlabeled.data.transforms.base import SampleKey
+from unlabeled.data.randomness import SampleKey, uniforms
 
 RATIO = (3 / 4, 4 / 3)
 DRAWS = 10_000

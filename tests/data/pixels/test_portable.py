@@ -9,7 +9,7 @@ from unlabeled.data.pixels.box_blur import gaussian_box
 from unlabeled.data.pixels.geometry import Box, Interpolation
 from unlabeled.data.pixels.portable import Portable
 from unlabeled.data.pixels.reference import Reference
-from unlabeled.data.transforms.base import SampleKey
+from unlabeled.data.randomness import SampleKey
 from unlabeled.data.transforms.multi_crop import MultiCrop
 from unlabeled.data.types import ViewSpec
 

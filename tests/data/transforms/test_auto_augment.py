@@ -12,9 +12,8 @@ from torchvision.transforms import AutoAugment as TorchvisionAutoAugment
 from torchvision.transforms.autoaugment import _apply_op
 from torchvision.transforms.functional import InterpolationMode
 
-from unlabeled.data.randomness import uniforms
+from unlabeled.data.randomness import SampleKey, uniforms
 from unlabeled.data.transforms.auto_augment import AutoAugment
-from unlabeled.data.transforms.base import SampleKey
 
 DRAWS = 10_000
 OPERATION = AutoAugment(AutoAugment.Config())

@@ -7,7 +7,7 @@ from torchvision.transforms import CenterCrop as TorchvisionCenterCrop
 from torchvision.transforms import Compose, InterpolationMode, Resize
 
 from unlabeled.config.check import build_config
-from unlabeled.data.transforms.base import SampleKey
+from unlabeled.data.randomness import SampleKey
 from unlabeled.data.transforms.center_crop import CenterCrop
 from unlabeled.errors import ConfigError
 

@@ -13,8 +13,7 @@ from torchvision.transforms import functional as F
 from unlabeled.config.check import build_config
 from unlabeled.data.pixels.base import Step
 from unlabeled.data.pixels.reference import CHANGES
-from unlabeled.data.randomness import uniforms
-from unlabeled.data.transforms.base import SampleKey
+from unlabeled.data.randomness import SampleKey, uniforms
 from unlabeled.data.transforms.color_jitter import GRID, ColorJitter
 from unlabeled.errors import ConfigError
 

@@ -6,8 +6,7 @@ from PIL import Image, ImageFilter
 
 from unlabeled.config.check import build_config
 from unlabeled.data.pixels.reference import blur
-from unlabeled.data.randomness import uniforms
-from unlabeled.data.transforms.base import SampleKey
+from unlabeled.data.randomness import SampleKey, uniforms
 from unlabeled.data.transforms.gaussian_blur import GaussianBlur
 from unlabeled.errors import ConfigError
 
@@ -36,9 +35,9 @@ def test_it_is_pils_gaussian_of_the_drawn_sigma() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (30, 40, 3), dtype=np.uint8)
     operation = GaussianBlur(GaussianBlur.Config(p=0.5, min_sigma=0.5, max_sigma=1.5))
     theirs = Image.fromarray(noise).filter(ImageFilter.GaussianBlur(radius=0.75))
-    assert operation(Image.fromarray(noise), np.array([0.4999, 0.25])).tobytes() == theirs.tobytes()
+    assert operation(Image.fromarray(noise), [0.4999, 0.25]).tobytes() == theirs.tobytes()
     original = Image.fromarray(noise)
-    assert operation(original, np.array([0.5, 0.25])) is original
+    assert operation(original, [0.5, 0.25]) is original
 
 
 def test_sigma_is_uniform_and_p_is_kept() -> None:

@@ -14,8 +14,7 @@ from unlabeled.data.pixels.base import Step, ViewPlan
 from unlabeled.data.pixels.geometry import random_crop_box
 from unlabeled.data.pixels.reference import CHANGES
 from unlabeled.data.pixels.table import CODES
-from unlabeled.data.randomness import uniforms
-from unlabeled.data.transforms.base import SampleKey
+from unlabeled.data.randomness import SampleKey, uniforms
 from unlabeled.data.transforms.multi_crop import MultiCrop
 from unlabeled.errors import ConfigError
 

@@ -13,8 +13,7 @@ from torchvision.transforms.autoaugment import _apply_op
 from torchvision.transforms.functional import InterpolationMode
 
 from unlabeled.config.check import build_config
-from unlabeled.data.randomness import uniforms
-from unlabeled.data.transforms.base import SampleKey
+from unlabeled.data.randomness import SampleKey, uniforms
 from unlabeled.data.transforms.rand_augment import NAMES, RandAugment
 from unlabeled.errors import ConfigError
 

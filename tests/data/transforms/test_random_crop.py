@@ -7,8 +7,7 @@ from torchvision.transforms import functional as F
 
 from unlabeled.config.check import build_config
 from unlabeled.data.pixels.geometry import random_crop_box
-from unlabeled.data.randomness import uniforms
-from unlabeled.data.transforms.base import SampleKey
+from unlabeled.data.randomness import SampleKey, uniforms
 from unlabeled.data.transforms.random_crop import RandomCrop
 from unlabeled.errors import ConfigError
 

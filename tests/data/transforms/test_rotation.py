@@ -11,8 +11,7 @@ from torchvision.transforms import InterpolationMode, RandomRotation
 from torchvision.transforms import functional as F
 
 from unlabeled.config.check import build_config
-from unlabeled.data.randomness import uniforms
-from unlabeled.data.transforms.base import SampleKey
+from unlabeled.data.randomness import SampleKey, uniforms
 from unlabeled.data.transforms.multi_crop import MultiCrop
 from unlabeled.data.transforms.rotation import Rotation
 from unlabeled.errors import ConfigError

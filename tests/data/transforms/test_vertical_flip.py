@@ -6,8 +6,7 @@ from PIL import Image
 from torchvision.transforms import functional as F
 
 from unlabeled.config.check import build_config
-from unlabeled.data.randomness import uniforms
-from unlabeled.data.transforms.base import SampleKey
+from unlabeled.data.randomness import SampleKey, uniforms
 from unlabeled.data.transforms.vertical_flip import VerticalFlip
 from unlabeled.errors import ConfigError
 

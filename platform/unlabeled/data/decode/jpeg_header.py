@@ -14,8 +14,9 @@ Bytes = bytes | memoryview
 _START_OF_SCAN = 0xDA
 # Baseline, extended sequential and progressive, all with Huffman codes; not lossless, arithmetic.
 _FRAMES = (0xC0, 0xC1, 0xC2)
-# Huffman and quantization tables, restart interval, comment, application data.
-_PASSED = frozenset((0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0)))
+# Huffman and quantization tables, restart interval, comment: whatever they say.
+_PASSED = frozenset((0xC4, 0xDB, 0xDD, 0xFE))
+_APPLICATION_DATA = range(0xE0, 0xF0)
 
 _XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _TIFF_BYTE_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
@@ -29,27 +30,30 @@ def plain_jpeg_size(data: Bytes) -> tuple[int, int] | None:
     other than 1, several pictures in one file, a height that follows later, a malformed header.
     """
     frame = None
-    for marker, payload in _segments(data):
+    for marker, start, end in _segments(data):
+        if marker in _PASSED:
+            continue
         if marker == _START_OF_SCAN:
             return None if frame is None else _frame_size(frame)
+        payload = bytes(data[start:end])
         if marker in _FRAMES:
             if frame is not None:
                 return None
             frame = payload
-        elif marker not in _PASSED or _is_surprising(marker, payload):
+        elif marker not in _APPLICATION_DATA or _is_surprising(marker, payload):
             return None
     return None
 
 
-def _segments(data: Bytes) -> Iterator[tuple[int, bytes]]:
-    """(marker, payload) up to the first scan, as far as they follow each other without a gap."""
+def _segments(data: Bytes) -> Iterator[tuple[int, int, int]]:
+    """(marker, start and end of the payload), as far as they follow each other without a gap."""
     place = 2 if data[:3] == b"\xff\xd8\xff" else len(data)
     while place + 4 <= len(data) and data[place] == 0xFF:
         marker = data[place + 1]
         end = place + 2 + (data[place + 2] << 8 | data[place + 3])
         if end < place + 4 or end > len(data):
             return
-        yield marker, bytes(data[place + 4 : end])
+        yield marker, place + 4, end
         place = end
 
 

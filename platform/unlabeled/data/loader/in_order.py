@@ -7,7 +7,7 @@ import numpy as np
 from unlabeled.data.decode import BrokenImage
 from unlabeled.data.loader.rows import Broken, Item, RowBatches
 from unlabeled.data.loader.slots import BatchArrays
-from unlabeled.data.transforms.base import SampleKey
+from unlabeled.data.randomness import SampleKey
 
 
 class InOrder(RowBatches):

@@ -7,10 +7,10 @@ import numpy as np
 from unlabeled.data.decode import BrokenImage
 from unlabeled.data.loader.rows import Broken, Item, RowBatches
 from unlabeled.data.loader.slots import BatchArrays
-from unlabeled.data.randomness import mix
+from unlabeled.data.randomness import SampleKey, mix
 from unlabeled.data.sampling.base import Sampler
 from unlabeled.data.sources.base import Source
-from unlabeled.data.transforms.base import Pipeline, SampleKey
+from unlabeled.data.transforms.base import Pipeline
 from unlabeled.errors import ConfigError, DataError
 
 # Replacements tried for one broken image: where every tenth is broken, all fail once in 10^17.

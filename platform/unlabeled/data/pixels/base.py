@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from unlabeled.data.pixels.geometry import Box, Interpolation
+from unlabeled.data.randomness import SampleKey, view_uniforms
 from unlabeled.data.types import ViewSpec
 
 Step = tuple[str, float]
@@ -55,6 +56,10 @@ class Renderer(abc.ABC):
 
     def prepare(self) -> None:  # noqa: B027 - most backends have nothing to prepare
         """Do what is needed once, before threads or worker processes start."""
+
+    def draw(self, key: SampleKey, views: int, count: int) -> list[list[float]]:
+        """`randomness.view_uniforms`, which a backend may have in a faster form."""
+        return view_uniforms(key, views, count)
 
     @abc.abstractmethod
     def __call__(

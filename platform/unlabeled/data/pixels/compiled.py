@@ -13,6 +13,7 @@ import numpy as np
 
 from unlabeled.data.pixels.base import Renderer, ViewPlan
 from unlabeled.data.pixels.table import CODES
+from unlabeled.data.randomness import SampleKey, sample_word
 from unlabeled.errors import EnvironmentProblem
 
 if TYPE_CHECKING:
@@ -59,6 +60,20 @@ class Compiled(Renderer):
         """
         self._kernels = _kernels()
 
+    def draw(self, key: SampleKey, views: int, count: int) -> list[list[float]]:
+        draws = np.empty((views, count))
+        word = sample_word(key)
+        # As a signed number: numba would compile once more for those that need the 64th bit.
+        self._loaded().draw(word - (word >> 63 << 64), draws)
+        numbers: list[list[float]] = draws.tolist()
+        return numbers
+
+    def _loaded(self) -> Kernels:
+        if self._kernels is None:
+            self.prepare()
+            assert self._kernels is not None
+        return self._kernels
+
     def __reduce__(self) -> tuple[type[Compiled], tuple[()]]:
         return Compiled, ()
 
@@ -72,9 +87,7 @@ class Compiled(Renderer):
         height, width, _ = pixels.shape
         for plan, view in zip(plans, out, strict=True):
             _check(plan, view, width, height)
-        kernels = self._kernels
-        if kernels is None:
-            kernels = self._kernels = _kernels()
+        kernels = self._loaded()
         size = max((plan.spec.size for plan in plans), default=1)
         kernels.render(
             pixels.__array_interface__["data"][0],
@@ -100,7 +113,7 @@ def _tables(
     plans: Sequence[ViewPlan], out: Sequence[np.ndarray]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The plans as `kernels.render.render` takes them: views, codes and numbers."""
-    views: list[tuple[int, ...]] = []
+    views: list[int] = []
     codes: list[int] = []
     numbers: list[float] = []
     for plan, view in zip(plans, out, strict=True):
@@ -110,9 +123,9 @@ def _tables(
             codes.append(CODES[step[0]])
             numbers.append(step[1])
         # The address of a writeable array, in a quarter of the time that numpy takes for it.
-        address = ctypes.addressof(ctypes.c_char.from_buffer(view.data))
+        address = ctypes.addressof(ctypes.c_char.from_buffer(view))  # type: ignore[arg-type]
         bicubic = plan.interpolation == "bicubic"
-        views.append((address, *plan.box, plan.spec.size, bicubic, first, len(codes)))
+        views += address, *plan.box, plan.spec.size, bicubic, first, len(codes)
     table = np.array(views, np.int64).reshape(-1, 9)
     return table, np.array(codes, np.int64), np.array(numbers, np.float64)
 

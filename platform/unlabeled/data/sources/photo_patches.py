@@ -11,10 +11,9 @@ import numpy as np
 from PIL import Image
 
 from unlabeled.data.decode import BrokenImage, decode_file
-from unlabeled.data.randomness import uniforms
+from unlabeled.data.randomness import SampleKey, uniforms
 from unlabeled.data.sources.arrays import ArraySource
 from unlabeled.data.sources.base import Split
-from unlabeled.data.transforms.base import SampleKey
 from unlabeled.errors import DataError, EnvironmentProblem
 from unlabeled.registry import register
 

@@ -8,9 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from unlabeled.data.randomness import uniforms
+from unlabeled.data.randomness import SampleKey, uniforms
 from unlabeled.data.sources.base import Source, Split
-from unlabeled.data.transforms.base import SampleKey
 from unlabeled.registry import register
 
 # Inside or outside of a shape of radius 1, from coordinates x, y (float [h, w]).

@@ -4,23 +4,14 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 from unlabeled.data.pixels.base import Steps
 from unlabeled.data.pixels.reference import changed
+from unlabeled.data.randomness import SampleKey
 from unlabeled.data.types import ViewSpec
-
-
-@dataclass(frozen=True)
-class SampleKey:
-    """What the randomness of a sample's views is a function of, beside the view's own number."""
-
-    seed: int
-    epoch: int
-    sample: int
 
 
 class Pipeline(abc.ABC):

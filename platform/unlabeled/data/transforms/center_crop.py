@@ -9,7 +9,8 @@ import numpy as np
 from PIL import Image
 
 from unlabeled.data.pixels.geometry import RESAMPLING, Interpolation, planar
-from unlabeled.data.transforms.base import Pipeline, SampleKey
+from unlabeled.data.randomness import SampleKey
+from unlabeled.data.transforms.base import Pipeline
 from unlabeled.data.types import ViewSpec
 from unlabeled.registry import register
 

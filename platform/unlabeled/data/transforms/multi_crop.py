@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Annotated, Literal
 
 import numpy as np
@@ -18,8 +18,8 @@ from unlabeled.data.pixels.geometry import (
     random_crop_box,
 )
 from unlabeled.data.pixels.table import write_steps
-from unlabeled.data.randomness import view_uniforms
-from unlabeled.data.transforms.base import Operation, Pipeline, SampleKey
+from unlabeled.data.randomness import SampleKey
+from unlabeled.data.transforms.base import Operation, Pipeline
 from unlabeled.data.transforms.color_jitter import ColorJitter
 from unlabeled.data.transforms.gaussian_blur import GaussianBlur
 from unlabeled.data.transforms.grayscale import Grayscale
@@ -82,15 +82,20 @@ def _swav_operations() -> list[Component]:
 class _Recipe:
     spec: ViewSpec
     scale: tuple[float, float]
-    operations: tuple[Operation, ...]
+    operations: tuple[tuple[Operation, slice], ...]
+    """Each with its part of the view's uniforms."""
+    draws: int
 
-    @property
-    def draws(self) -> int:
-        return CROP_DRAWS + sum(operation.draws for operation in self.operations)
+    @classmethod
+    def of(cls, group: CropGroup, operations: Sequence[Operation]) -> _Recipe:
+        ends = [*accumulate((operation.draws for operation in operations), initial=CROP_DRAWS)]
+        parts = (slice(start, end) for start, end in pairwise(ends))
+        spec = ViewSpec(size=group.size, role=group.role)
+        return cls(spec, group.scale, tuple(zip(operations, parts, strict=True)), ends[-1])
 
     @property
     def max_steps(self) -> int:
-        return sum(operation.max_steps for operation in self.operations)
+        return sum(operation.max_steps for operation, _ in self.operations)
 
 
 @register("transform", "multi_crop")
@@ -148,14 +153,13 @@ class MultiCrop(Pipeline):
         self._recipes: list[_Recipe] = []
         for group in config.crops:
             chosen = config.operations if group.operations is None else group.operations
-            operations: tuple[Operation, ...] = tuple(component.build() for component in chosen)
-            spec = ViewSpec(size=group.size, role=group.role)
-            self._recipes += [_Recipe(spec, group.scale, operations)] * group.count
+            recipe = _Recipe.of(group, [component.build() for component in chosen])
+            self._recipes += [recipe] * group.count
         self._draws = max(recipe.draws for recipe in self._recipes)
         self.views = tuple(recipe.spec for recipe in self._recipes)
-        everything = [operation for recipe in self._recipes for operation in recipe.operations]
+        operations = (operation for recipe in self._recipes for operation, _ in recipe.operations)
         self._render = renderer(
-            config.backend, in_python=any(operation.in_python for operation in everything)
+            config.backend, in_python=any(operation.in_python for operation in operations)
         )
         self.releases_gil = self._render.releases_gil
         if config.backend == "device":
@@ -164,14 +168,12 @@ class MultiCrop(Pipeline):
     def plan(self, width: int, height: int, key: SampleKey) -> list[ViewPlan]:
         """Every random decision about an image of this size; reads no pixel."""
         plans = []
-        drawn = view_uniforms(key, len(self._recipes), self._draws)
+        drawn = self._render.draw(key, len(self._recipes), self._draws)
         for recipe, draws in zip(self._recipes, drawn, strict=True):
             box = random_crop_box(draws, width, height, recipe.scale, self.ratio)
-            start = CROP_DRAWS
             steps: Steps = ()
-            for operation in recipe.operations:
-                steps += operation.steps(draws[start : start + operation.draws])
-                start += operation.draws
+            for operation, part in recipe.operations:
+                steps += operation.steps(draws[part])
             plans.append(ViewPlan(recipe.spec, box, self.interpolation, steps))
         return plans
 

@@ -16,8 +16,8 @@ from unlabeled.data.pixels.geometry import (
     crop_problems,
     random_crop_box,
 )
-from unlabeled.data.randomness import uniforms
-from unlabeled.data.transforms.base import Pipeline, SampleKey
+from unlabeled.data.randomness import SampleKey, uniforms
+from unlabeled.data.transforms.base import Pipeline
 from unlabeled.data.transforms.horizontal_flip import HorizontalFlip
 from unlabeled.data.transforms.probability import probability_problems
 from unlabeled.data.types import ViewSpec

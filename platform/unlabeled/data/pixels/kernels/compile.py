@@ -21,7 +21,9 @@ import numpy as np
 from numba import config, njit
 from numba.core.errors import NumbaError
 
+from unlabeled.data import randomness
 from unlabeled.data.pixels import table
+from unlabeled.data.pixels.kernels.draws import draw
 from unlabeled.data.pixels.kernels.kernel import OPTIONS
 from unlabeled.data.pixels.kernels.pass_order import rule_of_pil
 from unlabeled.data.pixels.kernels.render import render
@@ -36,8 +38,9 @@ _one_at_a_time = threading.Lock()
 
 
 class Kernels(NamedTuple):
-    """What `render.render` needs to be called."""
+    """Compiled functions, and what `render.render` needs to be called."""
 
+    draw: Callable[..., None]
     render: Callable[..., None]
     pass_order: int
     scratch_for: Callable[[int, int, int], Scratch]
@@ -64,15 +67,17 @@ def _kernels() -> Kernels:
     elif not any(folder.rglob("*.nbi")):
         log.info("compiling the image kernels, once for this machine: about %d s", SECONDS)
     with _caching_in(folder):
-        function = njit(cache=folder is not None, **OPTIONS)(render)
+        compiled = njit(cache=folder is not None, **OPTIONS)
+        draw_function, render_function = compiled(draw), compiled(render)
     try:
-        _render_nothing(function)
+        draw_function(0, np.empty((0, 0)))
+        _render_nothing(render_function)
     except NumbaError as error:
         raise EnvironmentProblem(
             f"numba {numba.__version__} cannot compile the image kernels; take another release of "
             f"numba, or backend=portable: {str(error).splitlines()[0]}"
         ) from error
-    return Kernels(function, rule_of_pil(), scratch_for)
+    return Kernels(draw_function, render_function, rule_of_pil(), scratch_for)
 
 
 def _render_nothing(function: Any) -> None:
@@ -103,7 +108,11 @@ def fingerprint() -> str:
     numba itself looks at the file of the function that is cached, but not at what that one calls.
     """
     digest = hashlib.sha256()
-    for path in [*sorted(Path(__file__).parent.glob("*.py")), Path(table.__file__)]:
+    for path in [
+        *sorted(Path(__file__).parent.glob("*.py")),
+        Path(table.__file__),
+        Path(randomness.__file__),
+    ]:
         digest.update(path.read_bytes())
     surroundings = (
         table.CODES,

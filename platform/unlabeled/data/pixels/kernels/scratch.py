@@ -17,7 +17,7 @@ class Scratch(NamedTuple):
     """int64: where each output column's weights begin; first_y: where each row's do."""
     first_y: np.ndarray
     weights_x: np.ndarray
-    """int32, as are weights_y; those of one output, in float64, are shares."""
+    """int32, as are weights_y; shares: float64, what they are rounded from."""
     weights_y: np.ndarray
     shares: np.ndarray
     columns: np.ndarray
@@ -44,7 +44,7 @@ def scratch_for(width: int, height: int, size: int) -> Scratch:
         first_y=np.empty(size, np.int64),
         weights_x=np.empty(weights, np.int32),
         weights_y=np.empty(weights, np.int32),
-        shares=np.empty(longest, np.float64),
+        shares=np.empty(weights + size, np.float64),
         columns=np.empty(BAND * longest, np.uint8),
         results=np.empty(BAND * line, np.uint8),
         rows=np.empty(GROUPS * line * longest, np.uint8),

@@ -18,7 +18,8 @@ def filter_weights(
 
     Output i is centred on (i + 1/2) * length / size; the filter function is stretched by that
     factor when shrinking. The weights, of 22 fraction bits, are normalised in float64 and rounded,
-    all as in PIL, so that the sums are PIL's to the bit. shares: float64 [taps] to work in.
+    all as in PIL, so that the sums are PIL's to the bit. shares: float64 [(taps + 1) * size] to
+    work in. Outputs are the inner loop everywhere, as a vector unit likes it: taps are few.
     """
     size = len(first)
     scale = length / size
@@ -26,20 +27,23 @@ def filter_weights(
     shrink = 1.0 / stretch
     reach = stretch * (2.0 if bicubic else 1.0)
     taps = most_taps(length, size, reach)
+    totals = shares[taps * size : (taps + 1) * size]
     for i in range(size):
-        center = (i + 0.5) * scale
-        low, high = window(center, reach, length)
+        low, _ = window((i + 0.5) * scale, reach, length)
         # All have as many taps, within the line: those too many have weight 0.
-        start = min(low, length - taps)
-        first[i] = start
-        total = 0.0
-        for k in range(taps):
-            inside = low <= start + k < high
-            share = filter_at((start + k - center + 0.5) * shrink, bicubic) if inside else 0.0
-            shares[k] = share
-            total += share
-        for k in range(taps):
-            share = shares[k] / total * (1 << WEIGHT_BITS)
+        first[i] = min(low, length - taps)
+        totals[i] = 0.0
+    for k in range(taps):
+        for i in range(size):
+            center, place = (i + 0.5) * scale, first[i] + k
+            low, high = window(center, reach, length)
+            share = filter_at((place - center + 0.5) * shrink, bicubic)
+            share = share if low <= place < high else 0.0
+            shares[k * size + i] = share
+            totals[i] += share
+    for k in range(taps):
+        for i in range(size):
+            share = shares[k * size + i] / totals[i] * (1 << WEIGHT_BITS)
             weights[i * taps + k] = int(share - 0.5) if share < 0 else int(share + 0.5)
     return first, weights, taps
 
