@@ -13,11 +13,11 @@ import pytest
 from skimage import data
 from sklearn.datasets import load_sample_image
 
-from unlabeled.data.pixels.base import STEPS, Renderer, Step, Steps, ViewPlan
+from unlabeled.data.pixels.base import STEPS, Step, Steps, ViewPlan
 from unlabeled.data.pixels.compiled import Compiled
 from unlabeled.data.pixels.geometry import Box, Interpolation
 from unlabeled.data.pixels.reference import Reference
-from unlabeled.data.randomness import SampleKey, view_uniforms
+from unlabeled.data.pixels.renderer import Renderer
 from unlabeled.data.types import ViewSpec
 from unlabeled.errors import EnvironmentProblem
 
@@ -298,12 +298,3 @@ def test_says_what_to_do_without_numba(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "unlabeled.data.pixels.kernels.compile", None)
     with pytest.raises(EnvironmentProblem, match="pip install numba"):
         Compiled().prepare()
-
-
-@pytest.mark.parametrize("seed", [0, 1, -3, 2**63 + 5, 2**70 + 1])
-def test_random_numbers_are_the_same(seed: int) -> None:
-    """Hashes on both sides of 2^63 come up, which numba would take for different types."""
-    for sample in range(20):
-        key = SampleKey(seed, -1, sample)
-        assert Compiled().draw(key, 3, 300) == view_uniforms(key, 3, 300)
-    assert Compiled().draw(SampleKey(seed, 0, 0), 0, 5) == []

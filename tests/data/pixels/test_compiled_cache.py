@@ -59,10 +59,10 @@ def test_a_changed_callee_is_compiled_again(
 
 
 def test_the_fingerprint_covers_all_that_kernels_import() -> None:
-    """Of this package: other kernels, step numbers and randomness; all else is not compiled."""
+    """Of this package: other kernels and three modules of constants; all else is not compiled."""
     covered = {f"unlabeled.data.pixels.kernels.{path.stem}" for path in KERNELS.glob("*.py")}
     covered |= {"unlabeled.data.pixels.kernels", "unlabeled.data.pixels.table"}
-    covered |= {"unlabeled.data.randomness"}
+    covered |= {"unlabeled.data.randomness", "unlabeled.data.pixels.geometry"}
     for path in KERNELS.glob("*.py"):
         if path.name == "compile.py":
             continue

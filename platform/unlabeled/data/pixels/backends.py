@@ -6,10 +6,10 @@ import logging
 from typing import Literal
 
 from unlabeled.data.pixels import compiled
-from unlabeled.data.pixels.base import Renderer
 from unlabeled.data.pixels.compiled import Compiled
 from unlabeled.data.pixels.portable import Portable
 from unlabeled.data.pixels.reference import Reference
+from unlabeled.data.pixels.renderer import Renderer
 from unlabeled.errors import EnvironmentProblem
 
 log = logging.getLogger(__name__)

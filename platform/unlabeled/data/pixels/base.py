@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import abc
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 from PIL import Image
 
 from unlabeled.data.pixels.geometry import Box, Interpolation
-from unlabeled.data.randomness import SampleKey, view_uniforms
 from unlabeled.data.types import ViewSpec
 
 Step = tuple[str, float]
@@ -44,29 +41,3 @@ class ViewPlan(NamedTuple):
     interpolation: Interpolation
     steps: Steps
     """Done to the resized view, in this order."""
-
-
-class Renderer(abc.ABC):
-    """Makes views from an image and their plans; pure in its arguments.
-
-    `releases_gil`: calls in several threads run at the same time.
-    """
-
-    releases_gil: bool = False
-
-    def prepare(self) -> None:  # noqa: B027 - most backends have nothing to prepare
-        """Do what is needed once, before threads or worker processes start."""
-
-    def draw(self, key: SampleKey, views: int, count: int) -> list[list[float]]:
-        """`randomness.view_uniforms`, which a backend may have in a faster form."""
-        return view_uniforms(key, views, count)
-
-    @abc.abstractmethod
-    def __call__(
-        self, image: np.ndarray, plans: Sequence[ViewPlan], out: Sequence[np.ndarray]
-    ) -> None:
-        """Write the views of an RGB uint8 image [h, w, 3] into `out`: uint8 [3, size, size] each.
-
-        The arrays of `out` are C-contiguous (rows of a batch). May be called from several threads
-        at once.
-        """

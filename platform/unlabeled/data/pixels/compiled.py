@@ -11,7 +11,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from unlabeled.data.pixels.base import Renderer, ViewPlan
+from unlabeled.data.pixels.base import ViewPlan
+from unlabeled.data.pixels.recipe import Recipe
+from unlabeled.data.pixels.renderer import Renderer
 from unlabeled.data.pixels.table import CODES
 from unlabeled.data.randomness import SampleKey, sample_word
 from unlabeled.errors import EnvironmentProblem
@@ -60,14 +62,6 @@ class Compiled(Renderer):
         """
         self._kernels = _kernels()
 
-    def draw(self, key: SampleKey, views: int, count: int) -> list[list[float]]:
-        draws = np.empty((views, count))
-        word = sample_word(key)
-        # As a signed number: numba would compile once more for those that need the 64th bit.
-        self._loaded().draw(word - (word >> 63 << 64), draws)
-        numbers: list[list[float]] = draws.tolist()
-        return numbers
-
     def _loaded(self) -> Kernels:
         if self._kernels is None:
             self.prepare()
@@ -81,20 +75,85 @@ class Compiled(Renderer):
         self, image: np.ndarray, plans: Sequence[ViewPlan], out: Sequence[np.ndarray]
     ) -> None:
         """As `Renderer`; ValueError if an array or a box is not what the contract says."""
-        if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
-            raise ValueError(f"not an RGB uint8 image: {image.dtype} {image.shape}")
-        pixels = np.ascontiguousarray(image)
+        pixels = _checked(image)
         height, width, _ = pixels.shape
         for plan, view in zip(plans, out, strict=True):
-            _check(plan, view, width, height)
-        kernels = self._loaded()
+            left, top, right, bottom = plan.box
+            if not (0 <= left < right <= width and 0 <= top < bottom <= height):
+                raise ValueError(f"the box {plan.box} is not within the {width} x {height} image")
+            _check_view(view, plan.spec.size)
         size = max((plan.spec.size for plan in plans), default=1)
+        self._run(pixels, size, *_tables(plans, out))
+
+    def make(
+        self,
+        recipe: Recipe,
+        image: np.ndarray,
+        key: SampleKey,
+        out: Sequence[np.ndarray],
+        deferred: Sequence[np.ndarray],
+    ) -> None:
+        """As `Renderer`; the decisions too are made in compiled code, unless one is Python."""
+        if recipe.tables is None:
+            super().make(recipe, image, key, out, deferred)
+            return
+        pixels = _checked(image)
+        height, width, _ = pixels.shape
+        for view, array in zip(recipe.views, out, strict=True):
+            _check_view(array, view.spec.size)
+        table = np.empty((len(out), 9), np.int64)
+        codes, numbers = np.empty(recipe.all_steps, np.int64), np.empty(recipe.all_steps)
+        left = np.empty((len(out), len(deferred[0]) if deferred else 0, 2))
+        self.decide(recipe, key, (width, height), table, codes, numbers, left)
+        for rows, steps in zip(deferred, left, strict=False):
+            rows[...] = steps
+        table[:, 0] = [_address(array) for array in out]
+        self._run(pixels, recipe.largest, table, codes, numbers)
+
+    def decide(
+        self,
+        recipe: Recipe,
+        key: SampleKey,
+        image_size: tuple[int, int],
+        table: np.ndarray,
+        codes: np.ndarray,
+        numbers: np.ndarray,
+        deferred: np.ndarray,
+    ) -> None:
+        """`recipe.plan` for an image of (width, height), into arrays: see `kernels.plan.plan`."""
+        assert recipe.tables is not None, "an operation decides in Python"
+        word = sample_word(key)
+        self._loaded().plan(
+            # As a signed number: numba would compile once more for those that need the 64th bit.
+            word - (word >> 63 << 64),
+            *image_size,
+            *recipe.tables,
+            recipe.draws,
+            table,
+            codes,
+            numbers,
+            deferred,
+        )
+
+    def _run(
+        self,
+        pixels: np.ndarray,
+        size: int,
+        table: np.ndarray,
+        codes: np.ndarray,
+        numbers: np.ndarray,
+    ) -> None:
+        """Call the kernels; size: of the largest view."""
+        kernels = self._loaded()
+        height, width, _ = pixels.shape
         kernels.render(
             pixels.__array_interface__["data"][0],
             width,
             height,
             kernels.pass_order,
-            *_tables(plans, out),
+            table,
+            codes,
+            numbers,
             self._scratch(kernels, width, height, size),
         )
 
@@ -122,20 +181,26 @@ def _tables(
             assert not callable(step), "only the reference backend runs Python steps"
             codes.append(CODES[step[0]])
             numbers.append(step[1])
-        # The address of a writeable array, in a quarter of the time that numpy takes for it.
-        address = ctypes.addressof(ctypes.c_char.from_buffer(view))  # type: ignore[arg-type]
         bicubic = plan.interpolation == "bicubic"
-        views += address, *plan.box, plan.spec.size, bicubic, first, len(codes)
+        views += _address(view), *plan.box, plan.spec.size, bicubic, first, len(codes)
     table = np.array(views, np.int64).reshape(-1, 9)
     return table, np.array(codes, np.int64), np.array(numbers, np.float64)
 
 
-def _check(plan: ViewPlan, view: np.ndarray, width: int, height: int) -> None:
-    """The kernels read and write where they are told to."""
-    size, flags = plan.spec.size, view.flags
-    left, top, right, bottom = plan.box
-    if not (0 <= left < right <= width and 0 <= top < bottom <= height):
-        raise ValueError(f"the box {plan.box} is not within the {width} x {height} image")
+def _address(view: np.ndarray) -> int:
+    """Of a writeable array, in a quarter of the time that numpy takes for it."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(view))  # type: ignore[arg-type]
+
+
+def _checked(image: np.ndarray) -> np.ndarray:
+    """The image in contiguous memory: the kernels read and write where they are told to."""
+    if image.dtype != np.uint8 or image.ndim != 3 or image.shape[2] != 3:
+        raise ValueError(f"not an RGB uint8 image: {image.dtype} {image.shape}")
+    return np.ascontiguousarray(image)
+
+
+def _check_view(view: np.ndarray, size: int) -> None:
+    flags = view.flags
     if view.dtype != np.uint8 or view.shape != (3, size, size) or size < 1:
         raise ValueError(f"a view of {size} pixels cannot be {view.dtype} {view.shape}")
     if not (flags.c_contiguous and flags.writeable):

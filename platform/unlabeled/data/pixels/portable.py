@@ -9,9 +9,10 @@ import torch
 from torch.nn.functional import interpolate
 
 from unlabeled.data.pixels import portable_hue
-from unlabeled.data.pixels.base import Renderer, Step, ViewPlan
+from unlabeled.data.pixels.base import Step, ViewPlan
 from unlabeled.data.pixels.geometry import Box, Interpolation
 from unlabeled.data.pixels.portable_blur import blur
+from unlabeled.data.pixels.renderer import Renderer
 
 
 class Portable(Renderer):

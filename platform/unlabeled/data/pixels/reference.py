@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from PIL import Image, ImageChops, ImageFilter
 
-from unlabeled.data.pixels.base import Renderer, Steps, ViewPlan
+from unlabeled.data.pixels.base import Steps, ViewPlan
 from unlabeled.data.pixels.geometry import planar, resized_crop
+from unlabeled.data.pixels.renderer import Renderer
 
 
 class Reference(Renderer):

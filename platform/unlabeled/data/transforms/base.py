@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 
 from unlabeled.data.pixels.base import Steps
+from unlabeled.data.pixels.chance import Chance
 from unlabeled.data.pixels.reference import changed
 from unlabeled.data.randomness import SampleKey
 from unlabeled.data.types import ViewSpec
@@ -65,6 +66,8 @@ class Operation(abc.ABC):
     draws: int
     max_steps: int = 1
     in_python: bool = False
+    chance: Chance | None = None
+    """How the decision is made, if it can be said so: then compiled code can make it."""
 
     @abc.abstractmethod
     def steps(self, uniforms: Sequence[float]) -> Steps:
@@ -73,3 +76,16 @@ class Operation(abc.ABC):
     def __call__(self, image: Image.Image, uniforms: Sequence[float]) -> Image.Image:
         """The changed RGB image, as the reference backend makes it."""
         return changed(image, self.steps(uniforms))
+
+
+class ChanceOperation(Operation):
+    """An operation that is a `Chance` and nothing else: what it needs to say is said as data."""
+
+    chance: Chance
+
+    def __init__(self, chance: Chance) -> None:
+        self.chance = chance
+        self.draws, self.max_steps = chance.draws, len(chance.steps)
+
+    def steps(self, uniforms: Sequence[float]) -> Steps:
+        return self.chance.decide(uniforms)

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from unlabeled.data.pixels.base import Steps
-from unlabeled.data.transforms.base import Operation
+from unlabeled.data.pixels.chance import Chance, RandomStep
+from unlabeled.data.transforms.base import ChanceOperation
 from unlabeled.data.transforms.probability import probability_problems
 from unlabeled.registry import register
 
+PROPERTIES = ("brightness", "contrast", "saturation", "hue")
 GRID = 8192
 """Blending factors are multiples of 1/8192: 16-bit integers can then do what PIL does in floats."""
 
 
 @register("transform", "color_jitter")
-class ColorJitter(Operation):
+class ColorJitter(ChanceOperation):
     """With probability p, change four colour properties one after another, in a random order.
 
     Brightness, contrast and saturation blend with black, with the image's mean grey and with its
@@ -48,29 +49,14 @@ class ColorJitter(Operation):
             if not 0 <= self.hue <= 0.5:
                 yield "hue", f"must lie in [0, 0.5] (half the circle), got {self.hue}"
 
-    draws = 9  # whether, 4 for the order, 4 factors
-    max_steps = 4
-
     def __init__(self, config: Config) -> None:
-        self.p = config.p
-        self._ranges: list[tuple[str, float, float]] = [
-            (name, max(0.0, 1 - strength), 1 + strength)
-            for name, strength in (
-                ("brightness", config.brightness),
-                ("contrast", config.contrast),
-                ("saturation", config.saturation),
-            )
-        ]
-        self._ranges.append(("hue", -config.hue, config.hue))
-
-    def steps(self, uniforms: Sequence[float]) -> Steps:
-        """The steps; sorting four independent uniforms makes all 24 orders equally likely."""
-        if uniforms[0] >= self.p:
-            return ()
-        steps = []
-        for position in sorted(range(4), key=uniforms[1:5].__getitem__):
-            name, low, high = self._ranges[position]
-            if low < high:
-                number = low + uniforms[5 + position] * (high - low)
-                steps.append((name, number if name == "hue" else round(number * GRID) / GRID))
-        return tuple(steps)
+        strengths = (config.brightness, config.contrast, config.saturation)
+        ranges = [(max(0.0, 1 - strength), 1 + strength, GRID) for strength in strengths]
+        ranges.append((-config.hue, config.hue, 0))
+        steps = tuple(
+            # Sorting by four independent uniforms makes all 24 orders equally likely.
+            RandomStep(name, low, high, number_from=5 + k, grid=grid, sorted_by=1 + k)
+            for k, (name, (low, high, grid)) in enumerate(zip(PROPERTIES, ranges, strict=True))
+            if low < high
+        )
+        super().__init__(Chance(config.p, draws=9, steps=steps))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from unlabeled.data.pixels.base import Steps
-from unlabeled.data.transforms.base import Operation
+from unlabeled.data.pixels.chance import Chance, RandomStep
+from unlabeled.data.transforms.base import ChanceOperation
 from unlabeled.data.transforms.probability import probability_problems
 from unlabeled.registry import register
 
 
 @register("transform", "gaussian_blur")
-class GaussianBlur(Operation):
+class GaussianBlur(ChanceOperation):
     """With probability p, convolve with a Gaussian of sigma uniform in [min_sigma, max_sigma].
 
     Sigma counts pixels of the crop, whatever its size. PIL's filter: three box blurs that
@@ -38,13 +38,6 @@ class GaussianBlur(Operation):
                     f"must lie between 0 and max_sigma={self.max_sigma}, got {self.min_sigma}",
                 )
 
-    draws = 2
-
     def __init__(self, config: Config) -> None:
-        self.p = config.p
-        self.low, self.high = config.min_sigma, config.max_sigma
-
-    def steps(self, uniforms: Sequence[float]) -> Steps:
-        if uniforms[0] >= self.p:
-            return ()
-        return (("gaussian_blur", self.low + uniforms[1] * (self.high - self.low)),)
+        blur = RandomStep("gaussian_blur", config.min_sigma, config.max_sigma, number_from=1)
+        super().__init__(Chance(config.p, draws=2, steps=(blur,)))

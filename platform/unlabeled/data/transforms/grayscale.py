@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from unlabeled.data.pixels.base import Steps
-from unlabeled.data.transforms.base import Operation
+from unlabeled.data.pixels.chance import Chance, RandomStep
+from unlabeled.data.transforms.base import ChanceOperation
 from unlabeled.data.transforms.probability import probability_problems
 from unlabeled.registry import register
 
 
 @register("transform", "grayscale")
-class Grayscale(Operation):
+class Grayscale(ChanceOperation):
     """With probability p, all channels become the luma 0.299 R + 0.587 G + 0.114 B (ITU-R 601).
 
     Reference: SwAV, appendix; SimCLR, appendix A.
@@ -26,10 +26,5 @@ class Grayscale(Operation):
         def problems(self) -> Iterator[tuple[str, str]]:
             return probability_problems(self.p)
 
-    draws = 1
-
     def __init__(self, config: Config) -> None:
-        self.p = config.p
-
-    def steps(self, uniforms: Sequence[float]) -> Steps:
-        return (("grayscale", 0.0),) if uniforms[0] < self.p else ()
+        super().__init__(Chance(config.p, draws=1, steps=(RandomStep("grayscale"),)))

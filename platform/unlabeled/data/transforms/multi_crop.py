@@ -4,20 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import accumulate, pairwise
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import numpy as np
 
 from unlabeled.data.pixels.backends import Backend, renderer
-from unlabeled.data.pixels.base import Steps, ViewPlan
+from unlabeled.data.pixels.base import ViewPlan
 from unlabeled.data.pixels.geometry import (
-    CROP_DRAWS,
     Interpolation,
     crop_problems,
-    random_crop_box,
 )
-from unlabeled.data.pixels.table import write_steps
+from unlabeled.data.pixels.recipe import Recipe, ViewRecipe
 from unlabeled.data.randomness import SampleKey
 from unlabeled.data.transforms.base import Operation, Pipeline
 from unlabeled.data.transforms.color_jitter import ColorJitter
@@ -78,26 +76,6 @@ def _swav_operations() -> list[Component]:
     ]
 
 
-@dataclass(frozen=True)
-class _Recipe:
-    spec: ViewSpec
-    scale: tuple[float, float]
-    operations: tuple[tuple[Operation, slice], ...]
-    """Each with its part of the view's uniforms."""
-    draws: int
-
-    @classmethod
-    def of(cls, group: CropGroup, operations: Sequence[Operation]) -> _Recipe:
-        ends = [*accumulate((operation.draws for operation in operations), initial=CROP_DRAWS)]
-        parts = (slice(start, end) for start, end in pairwise(ends))
-        spec = ViewSpec(size=group.size, role=group.role)
-        return cls(spec, group.scale, tuple(zip(operations, parts, strict=True)), ends[-1])
-
-    @property
-    def max_steps(self) -> int:
-        return sum(operation.max_steps for operation, _ in self.operations)
-
-
 @register("transform", "multi_crop")
 class MultiCrop(Pipeline):
     """V random resized crops of an image, each with its own flip, colour and blur.
@@ -148,38 +126,27 @@ class MultiCrop(Pipeline):
                     )
 
     def __init__(self, config: Config) -> None:
-        self.interpolation = config.interpolation
-        self.ratio = config.ratio
-        self._recipes: list[_Recipe] = []
+        views: list[ViewRecipe] = []
         for group in config.crops:
             chosen = config.operations if group.operations is None else group.operations
-            recipe = _Recipe.of(group, [component.build() for component in chosen])
-            self._recipes += [recipe] * group.count
-        self._draws = max(recipe.draws for recipe in self._recipes)
-        self.views = tuple(recipe.spec for recipe in self._recipes)
-        operations = (operation for recipe in self._recipes for operation, _ in recipe.operations)
-        self._render = renderer(
-            config.backend, in_python=any(operation.in_python for operation in operations)
-        )
-        self.releases_gil = self._render.releases_gil
+            operations: tuple[Operation, ...] = tuple(component.build() for component in chosen)
+            spec = ViewSpec(size=group.size, role=group.role)
+            view = ViewRecipe(spec, group.scale, config.ratio, config.interpolation, operations)
+            views += [view] * group.count
+        self.recipe = Recipe(views)
+        self.views = tuple(view.spec for view in views)
+        self._renderer = renderer(config.backend, in_python=self.recipe.in_python)
+        self.releases_gil = self._renderer.releases_gil
         if config.backend == "device":
-            self.deferred_steps = max(recipe.max_steps for recipe in self._recipes)
+            self.deferred_steps = self.recipe.max_steps
 
     def plan(self, width: int, height: int, key: SampleKey) -> list[ViewPlan]:
         """Every random decision about an image of this size; reads no pixel."""
-        plans = []
-        drawn = self._render.draw(key, len(self._recipes), self._draws)
-        for recipe, draws in zip(self._recipes, drawn, strict=True):
-            box = random_crop_box(draws, width, height, recipe.scale, self.ratio)
-            steps: Steps = ()
-            for operation, part in recipe.operations:
-                steps += operation.steps(draws[part])
-            plans.append(ViewPlan(recipe.spec, box, self.interpolation, steps))
-        return plans
+        return self.recipe.plan(width, height, key)
 
     def prepare(self) -> None:
         """Compile the kernels, where the backend has some."""
-        self._render.prepare()
+        self._renderer.prepare()
 
     def write(
         self,
@@ -188,9 +155,4 @@ class MultiCrop(Pipeline):
         views: Sequence[np.ndarray],
         deferred: Sequence[np.ndarray],
     ) -> None:
-        plans = self.plan(image.shape[1], image.shape[0], key)
-        if self.deferred_steps:
-            for plan, table in zip(plans, deferred, strict=True):
-                write_steps(plan.steps, table)
-            plans = [plan._replace(steps=()) for plan in plans]
-        self._render(image, plans, views)
+        self._renderer.make(self.recipe, image, key, views, deferred)

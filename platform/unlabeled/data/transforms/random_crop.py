@@ -9,14 +9,12 @@ from typing import Literal
 import numpy as np
 
 from unlabeled.data.pixels.backends import renderer
-from unlabeled.data.pixels.base import ViewPlan
 from unlabeled.data.pixels.geometry import (
-    CROP_DRAWS,
     Interpolation,
     crop_problems,
-    random_crop_box,
 )
-from unlabeled.data.randomness import SampleKey, uniforms
+from unlabeled.data.pixels.recipe import Recipe, ViewRecipe
+from unlabeled.data.randomness import SampleKey
 from unlabeled.data.transforms.base import Pipeline
 from unlabeled.data.transforms.horizontal_flip import HorizontalFlip
 from unlabeled.data.transforms.probability import probability_problems
@@ -54,15 +52,16 @@ class RandomCrop(Pipeline):
                 yield "flip_p", message
 
     def __init__(self, config: Config) -> None:
-        self.config = config
-        self._flip = HorizontalFlip(HorizontalFlip.Config(p=config.flip_p))
-        self._render = renderer(config.backend, in_python=False)
-        self.releases_gil = self._render.releases_gil
         self.views = (ViewSpec(size=config.size, role="global"),)
+        flip = HorizontalFlip(HorizontalFlip.Config(p=config.flip_p))
+        view = ViewRecipe(self.views[0], config.scale, config.ratio, config.interpolation, (flip,))
+        self._recipe = Recipe([view])
+        self._renderer = renderer(config.backend, in_python=False)
+        self.releases_gil = self._renderer.releases_gil
 
     def prepare(self) -> None:
         """Compile the kernels, where the backend has some."""
-        self._render.prepare()
+        self._renderer.prepare()
 
     def write(
         self,
@@ -71,10 +70,4 @@ class RandomCrop(Pipeline):
         views: Sequence[np.ndarray],
         deferred: Sequence[np.ndarray],
     ) -> None:
-        draws = uniforms(key, 0, CROP_DRAWS + self._flip.draws).tolist()
-        height, width = image.shape[:2]
-        box = random_crop_box(
-            draws[:CROP_DRAWS], width, height, self.config.scale, self.config.ratio
-        )
-        steps = self._flip.steps(draws[CROP_DRAWS:])
-        self._render(image, [ViewPlan(self.views[0], box, self.config.interpolation, steps)], views)
+        self._renderer.make(self._recipe, image, key, views, deferred)

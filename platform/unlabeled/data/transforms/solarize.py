@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-from unlabeled.data.pixels.base import Steps
-from unlabeled.data.transforms.base import Operation
+from unlabeled.data.pixels.chance import Chance, RandomStep
+from unlabeled.data.transforms.base import ChanceOperation
 from unlabeled.data.transforms.probability import probability_problems
 from unlabeled.registry import register
 
 
 @register("transform", "solarize")
-class Solarize(Operation):
+class Solarize(ChanceOperation):
     """With probability p, x' = 255 - x where x >= threshold, per channel.
 
     Not part of SwAV's augmentations; DINO and BYOL use it on their second global crop (p = 0.2).
@@ -31,11 +31,7 @@ class Solarize(Operation):
             if not 0 <= self.threshold <= 256:
                 yield "threshold", f"must lie in 0..256 (256 inverts nothing), got {self.threshold}"
 
-    draws = 1
-
     def __init__(self, config: Config) -> None:
-        self.p = config.p
-        self._threshold = float(config.threshold)
-
-    def steps(self, uniforms: Sequence[float]) -> Steps:
-        return (("solarize", self._threshold),) if uniforms[0] < self.p else ()
+        super().__init__(
+            Chance(config.p, draws=1, steps=(RandomStep("solarize", low=config.threshold),))
+        )

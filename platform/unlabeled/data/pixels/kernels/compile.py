@@ -22,10 +22,10 @@ from numba import config, njit
 from numba.core.errors import NumbaError
 
 from unlabeled.data import randomness
-from unlabeled.data.pixels import table
-from unlabeled.data.pixels.kernels.draws import draw
+from unlabeled.data.pixels import geometry, table
 from unlabeled.data.pixels.kernels.kernel import OPTIONS
 from unlabeled.data.pixels.kernels.pass_order import rule_of_pil
+from unlabeled.data.pixels.kernels.plan import plan
 from unlabeled.data.pixels.kernels.render import render
 from unlabeled.data.pixels.kernels.scratch import Scratch, scratch_for
 from unlabeled.errors import EnvironmentProblem
@@ -40,7 +40,7 @@ _one_at_a_time = threading.Lock()
 class Kernels(NamedTuple):
     """Compiled functions, and what `render.render` needs to be called."""
 
-    draw: Callable[..., None]
+    plan: Callable[..., None]
     render: Callable[..., None]
     pass_order: int
     scratch_for: Callable[[int, int, int], Scratch]
@@ -68,16 +68,22 @@ def _kernels() -> Kernels:
         log.info("compiling the image kernels, once for this machine: about %d s", SECONDS)
     with _caching_in(folder):
         compiled = njit(cache=folder is not None, **OPTIONS)
-        draw_function, render_function = compiled(draw), compiled(render)
+        plan_function, render_function = compiled(plan), compiled(render)
     try:
-        draw_function(0, np.empty((0, 0)))
+        _plan_nothing(plan_function)
         _render_nothing(render_function)
     except NumbaError as error:
         raise EnvironmentProblem(
             f"numba {numba.__version__} cannot compile the image kernels; take another release of "
             f"numba, or backend=portable: {str(error).splitlines()[0]}"
         ) from error
-    return Kernels(draw_function, render_function, rule_of_pil(), scratch_for)
+    return Kernels(plan_function, render_function, rule_of_pil(), scratch_for)
+
+
+def _plan_nothing(function: Any) -> None:
+    recipe = np.empty((0, 10)), np.empty((0, 4)), np.empty((0, 6))
+    table, codes, numbers = np.empty((0, 9), np.int64), np.empty(0, np.int64), np.empty(0)
+    function(0, 1, 1, *recipe, 0, table, codes, numbers, np.empty((0, 0, 2)))
 
 
 def _render_nothing(function: Any) -> None:
@@ -110,8 +116,7 @@ def fingerprint() -> str:
     digest = hashlib.sha256()
     for path in [
         *sorted(Path(__file__).parent.glob("*.py")),
-        Path(table.__file__),
-        Path(randomness.__file__),
+        *(Path(str(module.__file__)) for module in (geometry, randomness, table)),
     ]:
         digest.update(path.read_bytes())
     surroundings = (
