@@ -1,4 +1,4 @@
-"""Thousands of damaged files: an image or a BrokenImage, and neither a crash, a hang nor a leak.
+"""Thousands of damaged files: views or a BrokenImage, and neither a crash, a hang nor a leak.
 
 The damage is done in a process of its own, where a segmentation fault is seen as what it is.
 """
@@ -12,14 +12,18 @@ from collections import Counter
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests_support.commands import python
+from unlabeled.config.check import build_config
 from unlabeled.data.decode import BrokenImage, decode_bytes
 from unlabeled.data.decode.pil import decode_pil
+from unlabeled.data.randomness import SampleKey
+from unlabeled.data.transforms.multi_crop import MultiCrop
 
 FILES = 2000
 PASSES_AFTER_WARM_UP = 2  # 4,000 decodes
@@ -124,6 +128,15 @@ def resident_mb() -> float:
     return pages * 4096 / 1e6
 
 
+@cache
+def pipelines() -> dict[str, MultiCrop]:
+    group = {"count": 2, "scale": [0.05, 1.0], "role": "global"}
+    crops = [{**group, "size": 24}, {**group, "size": 10}]
+    backends = ("reference", "compiled", "portable", "device")
+    data: list[dict[str, Any]] = [{"crops": crops, "backend": name} for name in backends]
+    return {each["backend"]: MultiCrop(build_config(MultiCrop.Config, each)) for each in data}
+
+
 def outcome(data: bytes) -> str:
     """What became of a file, after a look at whatever came back."""
     try:
@@ -133,6 +146,10 @@ def outcome(data: bytes) -> str:
         return "broken"
     assert pixels.dtype == np.uint8 and pixels.ndim == 3 and pixels.shape[2] == 3
     assert 0 < pixels.shape[0] * pixels.shape[1] <= MAX_PIXELS
+    key = SampleKey(0, 0, len(data))
+    views = {name: make(pixels, key) for name, make in pipelines().items()}
+    assert all(map(np.array_equal, views["compiled"], views["reference"]))
+    assert all([view.shape[1] for view in made] == [24, 24, 10, 10] for made in views.values())
     return "image"
 
 
