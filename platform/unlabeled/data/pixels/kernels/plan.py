@@ -35,7 +35,7 @@ def plan(
     and views are left without.
     """
     uniforms, keys = np.empty(draws), np.empty(len(codes))
-    place = 0
+    place = np.int64(0)  # of this type: numba compiles again for every plain constant
     for view in range(len(views)):
         fill_uniforms(sample, view, uniforms)
         first = place
