@@ -22,8 +22,9 @@ SHOWN = ("knn_top1", "feature_std", "rank_me", "prototype_usage", "code_entropy"
 class Console(Hook):
     """Print step, loss, learning rate, images per second, share of time without data, time left.
 
-    Printed on rank 0 and kept in log.txt. The time left extrapolates the speed since the start of
-    this process. Changes nothing of the training.
+    Printed on rank 0 and kept in log.txt. The time left extrapolates the speed since the first step
+    of this process, which itself prepares much (workers, kernels) and tells none. Changes nothing
+    of the training.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -40,19 +41,18 @@ class Console(Hook):
 
     def before_fit(self, trainer: Trainer) -> None:
         """Start the clock."""
-        self._started = self._printed = time.monotonic()
-        self._first_step = trainer.step
+        self._printed = time.monotonic()
+        self._since: tuple[int, float] | None = None
 
     def after_step(self, trainer: Trainer, record: Record) -> None:
         """A progress line, if the last one is old enough."""
         now = time.monotonic()
+        self._since = self._since or (trainer.step, now)
         if now - self._printed < self.config.every_seconds:
             return
         self._printed = now
-        done = trainer.step - self._first_step
-        left = (now - self._started) / done * (trainer.settings.last_step - trainer.step)
         log.info(
-            "step %d/%d  epoch %.2f  loss %.4f  lr %.4g  %.0f img/s  data wait %.0f%%  %s left",
+            "step %d/%d  epoch %.2f  loss %.4f  lr %.4g  %.0f img/s  data wait %.0f%%%s",
             trainer.step,
             trainer.settings.last_step,
             record["epoch"],
@@ -60,13 +60,20 @@ class Console(Hook):
             record["lr"],
             record["img_per_s"],
             100 * record["data_wait"],
-            duration(left),
+            _time_left(trainer, *self._since, now),
         )
 
     def after_epoch(self, trainer: Trainer, record: Record) -> None:
         """The epoch's probe and health numbers."""
         shown = "  ".join(f"{key} {record[key]:.4g}" for key in SHOWN if key in record)
         log.info("epoch %.4g done  loss %.4f  %s", record["epoch"], record["loss"], shown)
+
+
+def _time_left(trainer: Trainer, first_step: int, started: float, now: float) -> str:
+    if trainer.step == first_step:
+        return ""
+    seconds_a_step = (now - started) / (trainer.step - first_step)
+    return f"  {duration(seconds_a_step * (trainer.settings.last_step - trainer.step))} left"
 
 
 def duration(seconds: float) -> str:
