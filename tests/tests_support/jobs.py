@@ -21,6 +21,7 @@ class JobConfig:
     folder: str
     device: str = "cpu"
     threads: int | None = 1
+    plugins: tuple[str, ...] = ()
 
     def leave(self, text: str) -> None:
         """A trace of this rank."""

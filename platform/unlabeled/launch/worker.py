@@ -1,4 +1,4 @@
-"""What every process of a job does first: threads, device, process group."""
+"""What every process of a job does first: plugins, threads, device, process group."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 from unlabeled.distributed.group import process_group
 from unlabeled.engine.devices import choose_device, set_threads
 from unlabeled.launch.base import Job
+from unlabeled.registry import load_plugins
 
 
 def work(
@@ -21,6 +22,7 @@ def work(
     timeout_seconds: float,
 ) -> None:
     """Run the job as rank `rank` of `world_size`."""
+    load_plugins(config.plugins)  # a process that was started has only unpickled the config
     set_threads(config.threads, local_processes)
     device = choose_device(config.device, local_rank)
     with process_group(
