@@ -43,3 +43,9 @@ class DivergenceError(UserError):
     """The loss became NaN or infinite; the last good checkpoint is kept."""
 
     exit_status = 6
+
+
+class Interrupted(UserError):
+    """A signal asked the run to stop; it did so after a step, and its checkpoint is written."""
+
+    exit_status = 7

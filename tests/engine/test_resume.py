@@ -6,17 +6,14 @@ import random
 import signal
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from tests_support.command import TINY, unlabeled
 from tests_support.in_process import tiny_config
-from unlabeled.engine import checkpoint
+from tests_support.same_run import assert_same_run, losses
 from unlabeled.engine.pretrain import pretrain
-from unlabeled.engine.run_directory import RunDirectory
 
 METHODS = ["swav", "deepcluster_v2", "sela_v2", "simclr", "supervised"]
 EXTRA = {"swav": ["method.queue_samples=24", "method.queue_start_epoch=1"]}
@@ -33,43 +30,6 @@ def arguments(method: str, run: Path, *more: str) -> list[str]:
         "checkpoint.every_steps=1",
         *extra,
     ]
-
-
-def losses(run: Path) -> dict[int, float]:
-    return {r["step"]: r["loss"] for r in RunDirectory(run).metrics() if r["phase"] == "train"}
-
-
-def tensors(value: Any, path: str = "") -> dict[str, Tensor]:
-    """Every tensor of a checkpoint by its path."""
-    if isinstance(value, Tensor):
-        return {path: value}
-    items = (
-        value.items()
-        if isinstance(value, dict)
-        else enumerate(value)
-        if isinstance(value, list)
-        else ()
-    )
-    found: dict[str, Tensor] = {}
-    for key, item in items:
-        found.update(tensors(item, f"{path}/{key}"))
-    return found
-
-
-def final_state(run: Path) -> dict[str, Tensor]:
-    newest = checkpoint.newest(run / "checkpoints")
-    assert newest is not None
-    loaded = checkpoint.load(newest)
-    return tensors({"shared": loaded.shared, "rank": loaded.rank})
-
-
-def assert_same(killed: Path, alone: Path, steps: int = STEPS) -> None:
-    assert losses(killed) == losses(alone)
-    assert set(losses(alone)) == set(range(1, steps + 1))
-    ours, theirs = final_state(killed), final_state(alone)
-    assert ours.keys() == theirs.keys()
-    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
-    assert not different
 
 
 @pytest.mark.slow
@@ -90,7 +50,7 @@ def test_killed_at_random_steps_equals_never_stopped(method: str, tmp_path: Path
     finished = unlabeled(*arguments(method, tmp_path / "killed", *kill), cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert "continuing from step" in finished.stdout
-    assert_same(tmp_path / "killed", tmp_path / "alone")
+    assert_same_run(tmp_path / "killed", tmp_path / "alone", STEPS)
 
 
 @pytest.mark.slow
@@ -108,7 +68,7 @@ def test_one_killed_rank_of_two_stops_the_job_and_resumes(method: str, tmp_path:
     assert "rank 1" in killed.stderr
     finished = unlabeled(*arguments(method, tmp_path / "killed", *kill), cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
-    assert_same(tmp_path / "killed", tmp_path / "alone")
+    assert_same_run(tmp_path / "killed", tmp_path / "alone", STEPS)
 
 
 @pytest.mark.slow
@@ -119,7 +79,7 @@ def test_stopping_early_and_continuing_equals_one_run(tmp_path: Path) -> None:
     assert first.returncode == 0, first.stderr
     second = unlabeled(*arguments("swav", tmp_path / "parts"), cwd=tmp_path)
     assert second.returncode == 0, second.stderr
-    assert_same(tmp_path / "parts", tmp_path / "alone")
+    assert_same_run(tmp_path / "parts", tmp_path / "alone", STEPS)
 
 
 def test_a_run_that_stopped_inside_an_epoch_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
@@ -132,4 +92,4 @@ def test_a_run_that_stopped_inside_an_epoch_goes_on_as_if_it_had_not(tmp_path: P
     assert set(losses(tmp_path / "parts")) == {1, 2, 3, 4, 5}
     torch.manual_seed(1)  # a process of its own would start elsewhere
     pretrain(parts, device)
-    assert_same(tmp_path / "parts", tmp_path / "alone", steps=6)
+    assert_same_run(tmp_path / "parts", tmp_path / "alone", steps=6)

@@ -16,6 +16,7 @@ from unlabeled.config.check import build_config
 from unlabeled.config.compose import Composed, compose_config
 from unlabeled.config.schema import PretrainConfig
 from unlabeled.engine.build import build_trainer
+from unlabeled.engine.interruption import Interruption
 from unlabeled.engine.run_directory import RunDirectory
 from unlabeled.engine.trainer import Trainer
 
@@ -43,7 +44,8 @@ def tiny_trainer(run: Path, *overrides: str) -> Trainer:
     config = tiny_config(run, *overrides)
     directory = RunDirectory(config.run.dir)
     directory.create()
-    return build_trainer(config, directory, torch.device("cpu"))
+    device = torch.device("cpu")
+    return build_trainer(config, directory, device, Interruption(device))
 
 
 def trained(run: Path, *overrides: str) -> Trainer:

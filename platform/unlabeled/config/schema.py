@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -9,6 +10,7 @@ from typing import Annotated, Literal
 from unlabeled.registry import Component
 
 Problems = Iterator[tuple[str, str]]
+UNCATCHABLE = ("SIGKILL", "SIGSTOP")
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -91,12 +93,19 @@ class CheckpointConfig:
     every_epochs: int | None
     keep: int
     """Newest checkpoints kept on disk."""
+    on_signals: list[str]
+    """Signals on which the run finishes its step, on all ranks together, writes a checkpoint and
+    ends with status 7; the same command continues it. (SLURM sends SIGTERM, or what it is told.)"""
 
     def problems(self) -> Problems:
         """Ranges."""
         yield from _positive(
             every_steps=self.every_steps, every_epochs=self.every_epochs, keep=self.keep
         )
+        known = [name for name in signal.Signals.__members__ if name not in UNCATCHABLE]
+        for name in self.on_signals:
+            if name not in known:
+                yield "on_signals", f"no signal that can be caught: {name!r}; e.g. SIGTERM, SIGUSR2"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,6 +21,7 @@ from unlabeled.distributed.batch_norm import convert_sync_batch_norm
 from unlabeled.engine.checkpoint_writer import CheckpointWriter
 from unlabeled.engine.crop_check import check_crop_sizes
 from unlabeled.engine.data import INITIAL_PASS_EPOCH, TrainingData
+from unlabeled.engine.interruption import Interruption
 from unlabeled.engine.precision import Precision
 from unlabeled.engine.probe_data import probe_data
 from unlabeled.engine.run_directory import RunDirectory
@@ -32,7 +33,9 @@ from unlabeled.registry import get
 log = logging.getLogger(__name__)
 
 
-def build_trainer(config: PretrainConfig, run: RunDirectory, device: torch.device) -> Trainer:
+def build_trainer(
+    config: PretrainConfig, run: RunDirectory, device: torch.device, interruption: Interruption
+) -> Trainer:
     """Everything that a run needs, built in the order in which the data takes its way."""
     started = time.monotonic()
     source: Source = config.dataset.build(split="train")
@@ -61,7 +64,7 @@ def build_trainer(config: PretrainConfig, run: RunDirectory, device: torch.devic
         meters=[c.build(method=method) for c in config.meters.values() if c],
         hooks=[
             *(c.build() for c in config.hooks.values() if c),
-            CheckpointWriter(config.checkpoint),
+            CheckpointWriter(config.checkpoint, interruption),
         ],
         run=run,
         settings=LoopSettings(

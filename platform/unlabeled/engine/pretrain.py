@@ -15,6 +15,7 @@ from unlabeled.config.schema import PretrainConfig
 from unlabeled.distributed import comm
 from unlabeled.engine import checkpoint
 from unlabeled.engine.build import build_trainer, derived_numbers
+from unlabeled.engine.interruption import Interruption
 from unlabeled.engine.logs import log_to
 from unlabeled.engine.resume import find_checkpoint
 from unlabeled.engine.run_directory import (
@@ -29,7 +30,15 @@ log = logging.getLogger(__name__)
 
 
 def pretrain(config: PretrainConfig, device: torch.device) -> None:
-    """Build or restore the run that the config names, and train it to its end."""
+    """Build or restore the run that the config names, and train it to its end.
+
+    Interrupted if one of the signals `checkpoint.on_signals` came meanwhile, with the state saved.
+    """
+    with Interruption(device).watching(config.checkpoint.on_signals) as interruption:
+        _pretrain(config, device, interruption)
+
+
+def _pretrain(config: PretrainConfig, device: torch.device, interruption: Interruption) -> None:
     # Under torchrun every rank composes its own config, and the default name holds the time.
     run = RunDirectory(comm.all_gather_objects(config.run.dir)[0])
     start = find_checkpoint(config, run)
@@ -39,7 +48,7 @@ def pretrain(config: PretrainConfig, device: torch.device) -> None:
     comm.barrier()
     lead = comm.rank() == 0
     with log_to(run.log_file if lead else None, terminal=lead):
-        trainer = build_trainer(config, run, device)
+        trainer = build_trainer(config, run, device, interruption)
         write_description(trainer)
         if start is not None:
             trainer.step = checkpoint.restore(

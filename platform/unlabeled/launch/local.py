@@ -17,8 +17,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from unlabeled.errors import UserError
+from unlabeled.errors import Interrupted, UserError
 from unlabeled.launch.base import Job, Launcher
+from unlabeled.launch.signals import signals_passed_to
 from unlabeled.launch.worker import work
 from unlabeled.registry import register
 
@@ -31,8 +32,9 @@ class Local(Launcher):
     """Run on this machine, in `processes` processes that meet through a file (no port is taken).
 
     One process runs in the command itself. With several, the command starts and watches them: when
-    one fails the others are stopped and its error is shown, and when the command is killed they die
-    with it. gloo on CPUs, nccl on GPUs, one GPU a process.
+    one fails the others are stopped and its error is shown, a signal to the command is passed on to
+    them, and when the command is killed they die with it. gloo on CPUs, nccl on GPUs, one GPU a
+    process.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -78,7 +80,8 @@ def _start_and_watch(job: Job, config: Any, common: dict[str, Any], processes: i
         sender.close()
         children.append((child, receiver))
     try:
-        _watch(children)
+        with signals_passed_to([child for child, _ in children]):
+            _watch(children)
     finally:
         for process, _ in children:
             if process.is_alive():
@@ -102,9 +105,11 @@ def _watch(children: list[tuple[BaseProcess, Connection]]) -> None:
             if not child.is_alive():
                 del running[rank]
                 failures += _failure(rank, child, receiver)
-        if any(isinstance(failure.error, UserError) for failure in failures):
+        # Those that were asked to stop all do, each in its own time.
+        errors = [f.error for f in failures if not isinstance(f.error, Interrupted)]
+        if any(isinstance(error, UserError) for error in errors):
             break
-        if failures:
+        if errors:
             give_up = min(give_up, time.monotonic() + GRACE_SECONDS)
     if failures:
         cause = min(failures, key=_Failure.order)

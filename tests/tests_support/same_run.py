@@ -1,0 +1,52 @@
+"""Whether two runs computed the same, bit for bit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unlabeled.engine import checkpoint
+from unlabeled.engine.run_directory import RunDirectory
+
+
+def losses(run: Path) -> dict[int, float]:
+    """The loss of every step, by its number."""
+    return {r["step"]: r["loss"] for r in RunDirectory(run).metrics() if r["phase"] == "train"}
+
+
+def tensors(value: Any, path: str = "") -> dict[str, Tensor]:
+    """Every tensor of a checkpoint by its path."""
+    if isinstance(value, Tensor):
+        return {path: value}
+    items = (
+        value.items()
+        if isinstance(value, dict)
+        else enumerate(value)
+        if isinstance(value, list)
+        else ()
+    )
+    found: dict[str, Tensor] = {}
+    for key, item in items:
+        found.update(tensors(item, f"{path}/{key}"))
+    return found
+
+
+def final_state(run: Path) -> dict[str, Tensor]:
+    """Every tensor of a run's newest checkpoint."""
+    newest = checkpoint.newest(run / "checkpoints")
+    assert newest is not None
+    loaded = checkpoint.load(newest)
+    return tensors({"shared": loaded.shared, "rank": loaded.rank})
+
+
+def assert_same_run(killed: Path, alone: Path, steps: int) -> None:
+    """Both runs have the losses of all steps, and end with the same bits."""
+    assert losses(killed) == losses(alone)
+    assert set(losses(alone)) == set(range(1, steps + 1))
+    ours, theirs = final_state(killed), final_state(alone)
+    assert ours.keys() == theirs.keys()
+    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+    assert not different
