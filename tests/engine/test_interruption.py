@@ -69,7 +69,7 @@ def test_stopped_and_continued_equals_never_stopped(
 ) -> None:
     alone, stopped = tmp_path / "alone", tmp_path / "stopped"
     pretrain(tiny_config(alone, *QUICK, PROBE), CPU)
-    with pytest.raises(Interrupted, match=rf"stopped by {names[-1]} after step {step}"):
+    with pytest.raises(Interrupted, match=rf"{names[-1]} after step {step}"):
         stopped_run(stopped, moment, step, *names)
     assert set(losses(stopped)) == set(range(1, step + 1))
     torch.manual_seed(1)  # a process of its own would start elsewhere
@@ -171,7 +171,9 @@ def test_two_ranks_stop_together(more: str, tmp_path: Path, alone: Path) -> None
         start_new_session=True,
     )
     assert stopped.returncode == 7, stopped.stderr
-    assert "after step 3, with a checkpoint; the same command with run.dir=" in stopped.stderr
+    assert (
+        "after step 3, which a checkpoint holds; the same command with run.dir=" in stopped.stderr
+    )
     assert "Traceback" not in stopped.stderr
     finished = unlabeled(*arguments(tmp_path / "run"), cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -14,35 +15,56 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from unlabeled.distributed import comm
+from unlabeled.distributed.rendezvous import Rendezvous
 from unlabeled.errors import EnvironmentProblem
 
 
 @contextmanager
 def process_group(
-    *, rank: int, world_size: int, init_method: str, device: torch.device, timeout_seconds: float
+    *,
+    rank: int,
+    world_size: int,
+    rendezvous: Rendezvous,
+    device: torch.device,
+    timeout_seconds: float,
+    connect_seconds: float,
 ) -> Iterator[None]:
-    """Belong to a group of `world_size` processes: nccl on GPUs, gloo on CPUs."""
+    """Belong to a group of `world_size` processes: nccl on GPUs, gloo on CPUs.
+
+    EnvironmentProblem if the peers are not found within `connect_seconds`; later a rank that waits
+    `timeout_seconds` for its peers gives up.
+    """
     if world_size == 1:
         yield
         return
-    backend = "nccl" if device.type == "cuda" else "gloo"
-    try:
-        dist.init_process_group(
-            backend,
-            init_method=init_method,
-            rank=rank,
-            world_size=world_size,
-            timeout=timedelta(seconds=timeout_seconds),
-        )
-    except (RuntimeError, ValueError) as error:
-        raise EnvironmentProblem(
-            f"rank {rank} could not join its {world_size - 1} peers at {init_method} within "
-            f"{timeout_seconds:g} s ({error})"
-        ) from error
+    store = rendezvous.store(rank, world_size, connect_seconds)
+    _await_peers(store, rank, world_size, connect_seconds)
+    dist.init_process_group(
+        "nccl" if device.type == "cuda" else "gloo",
+        store=store,
+        rank=rank,
+        world_size=world_size,
+        timeout=timedelta(seconds=timeout_seconds),
+    )
     try:
         yield
     finally:
         dist.destroy_process_group()
+
+
+def _await_peers(store: dist.Store, rank: int, world_size: int, seconds: float) -> None:
+    """Name the ranks that never came, where torch would only say that it waited."""
+    store.set(f"here/{rank}", socket.gethostname())
+    keys = [f"here/{other}" for other in range(world_size)]
+    try:
+        store.wait(keys, timedelta(seconds=seconds))
+    except RuntimeError as error:
+        missing = [other for other, key in enumerate(keys) if not store.check([key])]
+        raise EnvironmentProblem(
+            f"rank {rank} on {socket.gethostname()} waited {seconds:g} s in vain for "
+            f"{'rank' if len(missing) == 1 else 'ranks'} {', '.join(map(str, missing))} of "
+            f"{world_size}"
+        ) from error
 
 
 def data_parallel(module: nn.Module, device: torch.device) -> nn.Module:

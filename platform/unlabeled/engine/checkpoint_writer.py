@@ -54,6 +54,6 @@ class CheckpointWriter(Hook):
             )
         if signal and not at_end:
             raise Interrupted(
-                f"stopped by {signal} after step {trainer.step}, with a checkpoint; the same "
-                f"command with run.dir={trainer.run.path} continues"
+                f"{signal} after step {trainer.step}, which a checkpoint holds; the same command "
+                f"with run.dir={trainer.run.path} continues"
             )

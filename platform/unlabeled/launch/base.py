@@ -15,7 +15,8 @@ Job = Callable[[Any, torch.device], None]
 class Launcher(abc.ABC):
     """Gets a job its processes; the constructor is `__init__(self, config)`.
 
-    The config of every launcher has `processes`: how many train together.
+    The config of every launcher has `processes`, how many train together; `timeout_seconds`, after
+    which a rank that waits for its peers gives up; and `connect_seconds`, for finding them.
     """
 
     def __init__(self, config: Any) -> None:

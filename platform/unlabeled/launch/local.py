@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from unlabeled.distributed.rendezvous import SharedFile
 from unlabeled.errors import Interrupted, UserError
 from unlabeled.launch.base import Job, Launcher
 from unlabeled.launch.signals import signals_passed_to
@@ -45,10 +46,12 @@ class Local(Launcher):
         """Processes that train together; each computes batch_size / processes images."""
         timeout_seconds: float = 1800.0
         """A rank that waits longer than this for its peers gives up."""
+        connect_seconds: float = 300.0
+        """The peers must be found within this time."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
-            for name in ("processes", "timeout_seconds"):
+            for name in ("processes", "timeout_seconds", "connect_seconds"):
                 if getattr(self, name) <= 0:
                     yield name, f"must be positive, got {getattr(self, name)}"
 
@@ -59,13 +62,14 @@ class Local(Launcher):
             "world_size": processes,
             "local_processes": processes,
             "timeout_seconds": self.config.timeout_seconds,
+            "connect_seconds": self.config.connect_seconds,
         }
-        if processes == 1:
-            work(job, config, rank=0, local_rank=0, init_method="", **common)
-            return
         with tempfile.TemporaryDirectory(prefix="unlabeled-") as folder:
-            common["init_method"] = f"file://{Path(folder) / 'rendezvous'}"
-            _start_and_watch(job, config, common, processes)
+            common["rendezvous"] = SharedFile(Path(folder) / "rendezvous")
+            if processes == 1:
+                work(job, config, rank=0, local_rank=0, **common)
+            else:
+                _start_and_watch(job, config, common, processes)
 
 
 def _start_and_watch(job: Job, config: Any, common: dict[str, Any], processes: int) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from unlabeled.distributed.rendezvous import FromEnvironment
 from unlabeled.launch.base import Job, Launcher
 from unlabeled.launch.worker import work
 from unlabeled.registry import register
@@ -35,6 +36,8 @@ class Torchrun(Launcher):
         """The world size; read from the environment."""
         timeout_seconds: float = 1800.0
         """A rank that waits longer than this for its peers gives up."""
+        connect_seconds: float = 300.0
+        """The peers must be found within this time."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """The environment is there and agrees."""
@@ -66,6 +69,7 @@ class Torchrun(Launcher):
             world_size=self.config.processes,
             local_rank=int(os.environ["LOCAL_RANK"]),
             local_processes=int(os.environ["LOCAL_WORLD_SIZE"]),
-            init_method="env://",
+            rendezvous=FromEnvironment(),
             timeout_seconds=self.config.timeout_seconds,
+            connect_seconds=self.config.connect_seconds,
         )

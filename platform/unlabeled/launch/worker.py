@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from unlabeled.distributed.group import process_group
+from unlabeled.distributed.rendezvous import Rendezvous
 from unlabeled.engine.devices import choose_device, set_threads
 from unlabeled.launch.base import Job
 from unlabeled.registry import load_plugins
@@ -18,8 +19,9 @@ def work(
     world_size: int,
     local_rank: int,
     local_processes: int,
-    init_method: str,
+    rendezvous: Rendezvous,
     timeout_seconds: float,
+    connect_seconds: float,
 ) -> None:
     """Run the job as rank `rank` of `world_size`."""
     load_plugins(config.plugins)  # a process that was started has only unpickled the config
@@ -28,8 +30,9 @@ def work(
     with process_group(
         rank=rank,
         world_size=world_size,
-        init_method=init_method,
+        rendezvous=rendezvous,
         device=device,
         timeout_seconds=timeout_seconds,
+        connect_seconds=connect_seconds,
     ):
         job(config, device)

@@ -1,0 +1,53 @@
+"""A copy of the code that a job runs: an edit made while it waits in a queue does not change it."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+import sysconfig
+from collections.abc import Sequence
+from pathlib import Path
+
+import unlabeled
+from unlabeled.errors import ConfigError
+
+
+def snapshot(folder: Path, plugins: Sequence[str]) -> Path:
+    """Copy this package and the plugins' top-level modules into `folder`, anew; returns it.
+
+    What is installed among Python's own packages stays there. ConfigError for a plugin that cannot
+    be found.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    own = unlabeled.__file__
+    assert own is not None
+    _copy(Path(own), folder)
+    for name in dict.fromkeys(plugin.partition(".")[0] for plugin in plugins):
+        spec = importlib.util.find_spec(name)
+        if spec is None:
+            raise ConfigError(f"plugins: cannot find {name!r}")
+        if spec.origin is not None and not _installed(Path(spec.origin)):
+            _copy(Path(spec.origin), folder)
+        elif spec.origin is None:  # a folder without __init__.py
+            for place in spec.submodule_search_locations or ():
+                _copy_folder(Path(place), folder / name)
+    return folder
+
+
+def _installed(file: Path) -> bool:
+    places = (sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
+    return any(file.is_relative_to(place) for place in places)
+
+
+def _copy(origin: Path, folder: Path) -> None:
+    """A package (by its __init__.py) or a single module."""
+    if origin.name == "__init__.py":
+        _copy_folder(origin.parent, folder / origin.parent.name)
+    else:
+        shutil.copy(origin, folder / origin.name)
+
+
+def _copy_folder(source: Path, target: Path) -> None:
+    # Links are followed: configs is one, to a folder outside of the package.
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".git"))

@@ -1,0 +1,78 @@
+"""The shell lines around a job's `srun`: they decide whether the job goes back into the queue.
+
+They are shell because they run on the first node outside of any container, where no Python of ours
+may be. The job's processes say how they ended in a file, its outcome; no file means that they
+crashed.
+"""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+
+FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
+"""Outcomes: done; saved after a signal, to be continued; an error that would come again."""
+
+_BEFORE = r"""
+outcome_file=$folder/$SLURM_JOB_ID.outcome
+restarts=$folder/restarts.txt
+# A signal must not end this script before it has seen how the processes ended.
+trap : TERM USR1 USR2
+rm -f "$outcome_file"
+touch "$restarts"
+# What SLURM put back by itself: a node failed, or the job was preempted.
+if (( ${SLURM_RESTART_COUNT:-0} > $(wc -l <"$restarts") )); then
+  echo "$(date -u +%FT%TZ) restarted by SLURM" >>"$restarts"
+fi
+ends=$(date -d "$(squeue --noheader --jobs $SLURM_JOB_ID --format %e)" +%s || echo 0)
+"""
+
+_AFTER = r"""
+status=$?
+failed_status=$(( status > 0 ? status : 1 ))
+outcome=$(cat "$outcome_file" 2>/dev/null || echo "crashed with status $status")
+# SIGUSR1, SIGUSR2 and SIGTERM end a process that has not come as far as watching for them.
+case "$outcome $status" in
+  crashed*138 | crashed*140 | crashed*143) outcome="stopped by a signal before it began" ;;
+esac
+state=$(squeue --noheader --jobs $SLURM_JOB_ID --format %T)
+if [[ $state != RUNNING ]] && (( $(date +%s) < ends - 1 )); then
+  echo "unlabeled: the job was cancelled or taken back by SLURM ($state)" >&2
+  exit $failed_status
+fi
+case $outcome in
+  finished*) exit 0 ;;
+  failed*) exit $failed_status ;;
+  crashed*)
+    if (( $(grep -c crashed "$restarts") >= max_restarts )); then
+      echo "unlabeled: $outcome, as it did $max_restarts times before; not started again" >&2
+      exit $failed_status
+    fi ;;
+esac
+echo "$(date -u +%FT%TZ) $outcome" >>"$restarts"
+echo "unlabeled: $outcome; back into the queue" >&2
+scontrol requeue $SLURM_JOB_ID ||
+  echo "unlabeled: this SLURM requeues no jobs; continue with: unlabeled jobs resubmit" >&2
+"""
+
+
+def outcome_file(folder: Path, job_id: str) -> Path:
+    """Where the processes of a job say how they ended, in a line that begins with an outcome."""
+    return folder / f"{job_id}.outcome"
+
+
+def lines_before(folder: Path) -> list[str]:
+    """Shell lines ahead of `srun`; restarts.txt gets a line (time, reason) for every restart."""
+    return [f"folder={shlex.quote(str(folder))}", *_BEFORE.strip().splitlines()]
+
+
+def lines_after(max_restarts: int) -> list[str]:
+    """Shell lines behind `srun`.
+
+    Requeued is what was stopped by a signal, and, `max_restarts` times, what crashed. Not requeued
+    is what somebody cancelled (it is no longer RUNNING before its time is over), and an error that
+    would come again.
+    """
+    # The status of srun must be read before anything else.
+    first, *rest = _AFTER.strip().splitlines()
+    return [first, f"max_restarts={max_restarts}", *rest]

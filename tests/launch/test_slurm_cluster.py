@@ -1,0 +1,237 @@
+"""Jobs on a real SLURM: whatever happens to them, they end with the bits of a run left alone."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests_support.command import unlabeled
+from tests_support.same_run import assert_same_run
+from tests_support.slurm import (
+    SMALL,
+    SubmittedJob,
+    processes_of,
+    script,
+    slurm,
+    submit,
+    until,
+)
+
+pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
+STEPS = 600
+TWO = ("launch.nodes=2", f"max_steps={STEPS}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cluster() -> Iterator[None]:
+    """The cluster of dev/slurm_cluster.sh; one that was up already stays up."""
+    was_up = script("status").returncode == 0
+    started = script("up")
+    if started.returncode != 0:
+        pytest.skip(f"no SLURM can be started here: {started.stderr.strip().splitlines()[-1]}")
+    configuration = script("env").stdout.split("=", 1)[1].strip()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SLURM_CONF", configuration)
+        yield
+    if not was_up:
+        assert script("down").returncode == 0
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of two nodes, never disturbed."""
+    job = submit(tmp_path_factory.mktemp("alone") / "run", *TWO)
+    assert job.wait() == "COMPLETED", job.output()
+    assert job.restarts() == []
+    return job.run
+
+
+def reaches(job: SubmittedJob, step: int) -> None:
+    until(lambda: job.steps() >= step, 120, f"step {step}\n{job.output()}")
+
+
+def test_the_job_is_described_in_its_run(alone: Path) -> None:
+    record = json.loads((alone / "job" / "job.json").read_text())
+    assert (record["launcher"], record["cluster"]) == ("slurm", "slurm")
+    assert "launch.nodes=2" in record["command"]
+    assert record["packages"]["torch"]
+    assert (alone / "job" / "config.yaml").read_text() == (alone / "config.yaml").read_text()
+
+
+def test_preempted_ten_times_equals_never(tmp_path: Path, alone: Path) -> None:
+    """At random moments, by the signals of a scheduler, to one node, to all, or twice."""
+    draw = random.Random(4)
+    job = submit(tmp_path / "run", *TWO, "launch.max_restarts=0")
+    for _ in range(10):
+        job.wait("RUNNING")
+        if draw.random() < 0.8:
+            before = job.steps()
+            reaches(job, min(before + draw.randrange(1, 40), STEPS - 100))
+        else:
+            time.sleep(draw.uniform(0, 8))  # perhaps before its first step
+        name = draw.choice(["USR2", "TERM"])
+        for _ in range(draw.choice([1, 1, 2])):
+            slurm("scancel", f"--signal={name}", job.id)
+        until(lambda: job.state() != "RUNNING", 90, f"requeued\n{job.output()}")
+    assert job.wait() == "COMPLETED", job.output()
+    assert len(job.restarts()) == 10
+    assert not any("crashed" in reason for reason in job.restarts())
+    assert_same_run(job.run, alone, STEPS)
+
+
+def test_a_job_that_gives_way_to_a_more_urgent_one_comes_back(tmp_path: Path, alone: Path) -> None:
+    job = submit(tmp_path / "run", *TWO)
+    reaches(job, 60)
+    urgent = ["--partition=urgent", "--exclusive", "--nodes=4", "--output=/dev/null"]
+    slurm("sbatch", *urgent, "--wrap=sleep 3")
+    until(lambda: job.state() != "RUNNING", 90, "preempted")
+    assert job.wait() == "COMPLETED", job.output()
+    assert len(job.restarts()) == 1
+    assert_same_run(job.run, alone, STEPS)
+
+
+def test_a_killed_rank_is_retried_from_the_last_checkpoint(tmp_path: Path, alone: Path) -> None:
+    job = submit(tmp_path / "run", *TWO, "launch.max_restarts=1")
+    reaches(job, 120)
+    ranks = [pid for pid in processes_of(job.run) if _procid(pid) == "1" and _is_task(pid)]
+    assert ranks
+    os.kill(ranks[0], signal.SIGKILL)
+    assert job.wait() == "COMPLETED", job.output()
+    assert job.restarts() == ["crashed with status 137"]
+    assert_same_run(job.run, alone, STEPS)
+
+
+def _procid(pid: int) -> str | None:
+    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return next((v[13:].decode() for v in variables if v.startswith(b"SLURM_PROCID=")), None)
+
+
+def _is_task(pid: int) -> bool:
+    return b"submitit" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_a_lost_node_is_replaced(tmp_path: Path, alone: Path) -> None:
+    job = submit(tmp_path / "run", *TWO)
+    reaches(job, 120)
+    lost = slurm("squeue", "--noheader", "--jobs", job.id, "--format=%N")
+    node = slurm("scontrol", "show", "hostnames", lost.strip()).split()[1]
+    slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+    try:
+        until(lambda: job.state() != "RUNNING", 60, "taken from the lost node")
+        assert job.wait() == "COMPLETED", job.output()
+    finally:
+        slurm("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    assert len(job.restarts()) == 1
+    assert_same_run(job.run, alone, STEPS)
+
+
+def test_the_end_of_its_time_is_not_the_end_of_a_run(tmp_path: Path) -> None:
+    """SLURM may send the signal a minute early: here about a minute after the start."""
+    job = submit(tmp_path / "run", "max_steps=4000", "launch.minutes=2", "launch.signal_seconds=60")
+    until(lambda: (job.run / "job" / f"{job.id}.outcome").exists(), 200, "a signal")
+    until(lambda: job.restarts() != [], 30, "a restart")
+    assert job.restarts()[0].startswith("stopped: SIGUSR2 after step ")
+    job.hasten()
+    stopped_at = job.steps()
+    reaches(job, stopped_at + 20)
+    slurm("scancel", job.id)
+    assert "continuing from step" in job.output()
+
+
+def test_an_error_that_would_come_again_is_not_retried(tmp_path: Path) -> None:
+    """Learning rates that make the loss NaN, and images that are not there."""
+    nan = submit(tmp_path / "nan", "max_steps=200", "optimizer.lr=1e30")
+    missing = submit(tmp_path / "missing", "dataset=folder", f"dataset.root={tmp_path}/none")
+    assert nan.wait() == "FAILED"
+    assert missing.wait() == "FAILED"
+    assert nan.restarts() == missing.restarts() == []
+    assert "unlabeled: " in nan.output()
+    assert "Traceback" not in nan.output() + missing.output()
+    assert f"{tmp_path}/none" in missing.output()
+
+
+def test_crashes_are_retried_as_often_as_asked(tmp_path: Path) -> None:
+    kill = f"{{name: kill_at_step, steps: [1, 1, 1, 1], memory: '{tmp_path}/deaths'}}"
+    job = submit(
+        tmp_path / "run",
+        "max_steps=20",
+        "launch.max_restarts=2",
+        "plugins=[tests_support.kill_at_step]",
+        f"+hooks.kill={kill}",
+    )
+    assert job.wait() == "FAILED"
+    assert job.restarts() == ["crashed with status 137"] * 2
+    assert (tmp_path / "deaths").read_text() == "xxx"
+    assert "as it did 2 times before; not started again" in job.output()
+
+
+def test_two_jobs_on_one_node_do_not_meet(tmp_path: Path) -> None:
+    same = ("launch.parameters={nodelist: node1}", "launch.tasks_per_node=2", "max_steps=100")
+    first, second = (submit(tmp_path / name, *same) for name in ("a", "b"))
+    assert (first.wait(), second.wait()) == ("COMPLETED", "COMPLETED"), first.output()
+    addresses = {
+        file.read_text()
+        for job in (first, second)
+        for file in (job.run / "job").glob("*.rendezvous")
+    }
+    assert len(addresses) == 2
+    assert_same_run(first.run, second.run, 100)
+
+
+def test_cancelling_leaves_nothing_running(tmp_path: Path) -> None:
+    job = submit(tmp_path / "run", *TWO, "loader.kind=processes")
+    reaches(job, 60)
+    assert len(processes_of(job.run)) >= 2
+    slurm("scancel", job.id)
+    assert job.wait("CANCELLED") == "CANCELLED"
+    until(lambda: not processes_of(job.run), 60, "all processes gone")
+    time.sleep(5)
+    assert job.state() == "CANCELLED"
+    assert job.restarts() == []
+
+
+def test_the_code_is_that_of_the_submission(tmp_path: Path) -> None:
+    """A plugin is edited while the job is held in the queue."""
+    plugin = tmp_path / "my_hook.py"
+    text = (Path(__file__).parents[1] / "tests_support" / "kill_at_step.py").read_text()
+    plugin.write_text(text.replace("os.kill(os.getpid(), signal.SIGKILL)", "print('THE OLD ONE')"))
+    choices = [
+        *SMALL,
+        f"run.dir={tmp_path / 'run'}",
+        "max_steps=3",
+        "plugins=[my_hook]",
+        f"+hooks.mine={{name: kill_at_step, steps: [2], memory: '{tmp_path}/memory'}}",
+        "launch=slurm",
+        "launch.sbatch={hold: true}",
+    ]
+    path = os.pathsep.join([str(tmp_path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    done = unlabeled("pretrain", *choices, cwd=tmp_path, PYTHONPATH=path)
+    assert done.returncode == 0, done.stderr
+    job = SubmittedJob(done.stdout.split("job ")[1].split()[0], tmp_path / "run")
+    plugin.write_text("raise RuntimeError('the edited one')")
+    slurm("scontrol", "release", job.id)
+    assert job.wait() == "COMPLETED", job.output()
+    assert "THE OLD ONE" in job.output()
+
+
+def test_an_evaluation_is_a_job_too(tmp_path: Path, alone: Path) -> None:
+    folder = tmp_path / "job"
+    where = (f"weights={alone}", f"out={tmp_path}/knn.json", f"launch.folder={folder}")
+    job = submit(
+        tmp_path,
+        "benchmark=knn",
+        *where,
+        "launch.tasks_per_node=2",
+        "threads=1",
+        command="evaluate",
+    )
+    assert job.wait() == "COMPLETED", job.output()
+    result = json.loads((tmp_path / "knn.json").read_text())
+    assert result["benchmark"] == "knn"

@@ -1,0 +1,114 @@
+"""A real SLURM for the tests, and jobs on it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests_support.command import ROOT, unlabeled
+
+SCRIPT = ROOT / "dev" / "slurm_cluster.sh"
+SMALL = [
+    "dataset=photo_patches",
+    "method=swav",
+    "batch_size=40",
+    "backbone.width=0.125",
+    "threads=1",
+    "hooks.knn_probe=null",
+    "hooks.comparison_table=null",
+    "checkpoint.every_epochs=null",
+    "checkpoint.every_steps=50",
+    "launch.minutes=30",
+]
+"""Real photographs and a small network: a step takes some ten milliseconds, a start ten seconds."""
+
+
+def script(action: str) -> subprocess.CompletedProcess[str]:
+    """`dev/slurm_cluster.sh ACTION`."""
+    return subprocess.run(
+        ["bash", str(SCRIPT), action], capture_output=True, text=True, timeout=500
+    )
+
+
+def slurm(*command: str) -> str:
+    """What a command of SLURM prints."""
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def until(reached: Callable[[], bool], seconds: float, what: str) -> None:
+    """Wait for something to happen."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds} s"
+        time.sleep(0.5)
+
+
+@dataclass(frozen=True)
+class SubmittedJob:
+    """A job of `unlabeled pretrain` or `evaluate`."""
+
+    id: str
+    run: Path
+
+    def state(self) -> str:
+        """PENDING, RUNNING, COMPLETED, FAILED, ..."""
+        words = slurm("scontrol", "show", "job", "--oneliner", self.id).split()
+        return next(w.removeprefix("JobState=") for w in words if w.startswith("JobState="))
+
+    def hasten(self) -> None:
+        """SLURM makes a requeued job wait for two minutes; the tests do not."""
+        if slurm("squeue", "--noheader", "--jobs", self.id, "--format=%r").strip() == "BeginTime":
+            start = ["scontrol", "update", f"JobId={self.id}", "StartTime=now"]
+            subprocess.run(start, capture_output=True, timeout=60)
+
+    def steps(self) -> int:
+        """Steps whose line is written."""
+        file = self.run / "metrics.jsonl"
+        return file.read_bytes().count(b'"phase": "train"') if file.exists() else 0
+
+    def wait(self, *states: str, seconds: float = 240) -> str:
+        """The state once it is one of these (by default: an end)."""
+        ends = states or ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
+
+        def ended() -> bool:
+            self.hasten()
+            return self.state() in ends
+
+        until(ended, seconds, f"job {self.id} is {self.state()}, wanted {ends}\n{self.output()}")
+        return self.state()
+
+    def output(self) -> str:
+        """Everything that the job's processes and its script printed."""
+        files = sorted((self.run / "job").glob(f"{self.id}_*_log.*"))
+        return "\n".join(f"{file.name}:\n{file.read_text()[-3000:]}" for file in files)
+
+    def restarts(self) -> list[str]:
+        """The reasons of its restarts."""
+        lines = (self.run / "job" / "restarts.txt").read_text().splitlines()
+        return [line.partition(" ")[2] for line in lines]
+
+
+def submit(run: Path, *arguments: str, command: str = "pretrain") -> SubmittedJob:
+    """Submit a small run, as a person would."""
+    where = [f"run.dir={run}"] if command == "pretrain" else []
+    choices = [*(SMALL if command == "pretrain" else []), *where, *arguments]
+    done = unlabeled(command, *choices, "launch=slurm", cwd=run.parent)
+    assert done.returncode == 0, done.stderr
+    return SubmittedJob(done.stdout.split("job ")[1].split()[0], run)
+
+
+def processes_of(run: Path) -> list[int]:
+    """Processes on this machine whose command or environment names a run's folder."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            text = (folder / "cmdline").read_bytes() + (folder / "environ").read_bytes()
+        except OSError:
+            continue
+        if str(run).encode() in text and int(folder.name) != os.getpid():
+            found.append(int(folder.name))
+    return found
