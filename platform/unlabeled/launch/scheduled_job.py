@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import sys
@@ -11,11 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from unlabeled.distributed.rendezvous import Published
+from unlabeled.engine.logs import log_to
 from unlabeled.errors import EnvironmentProblem, Interrupted, UserError
 from unlabeled.launch.base import Job
 from unlabeled.launch.requeue import FAILED, FINISHED, STOPPED, outcome_file
 from unlabeled.launch.worker import work
 
+log = logging.getLogger(__name__)
 START_AGAIN = 144
 """With this status a task asks submitit's local executor to start it again."""
 
@@ -92,5 +95,6 @@ class ScheduledJob:
 
 
 def _tell(error: UserError) -> None:
-    for line in str(error).splitlines():
-        print(f"unlabeled: {line}", file=sys.stderr)
+    with log_to(None, terminal=True):
+        for line in str(error).splitlines():
+            log.error("unlabeled: %s", line)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
+import shlex
 import shutil
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unlabeled.config.check import to_data
+from unlabeled.engine.logs import log_to
 from unlabeled.engine.run_directory import environment, write_atomically, write_yaml
 from unlabeled.errors import ConfigError, EnvironmentProblem
 from unlabeled.launch.base import Job, Launcher
@@ -21,6 +24,7 @@ from unlabeled.launch.requeue import lines_after, lines_before
 from unlabeled.launch.scheduled_job import Place, ScheduledJob
 from unlabeled.registry import register
 
+log = logging.getLogger(__name__)
 SETTLED = frozenset({
     "account", "additional_parameters", "array_parallelism", "comment", "constraint",
     "cpus_per_task", "gpus_per_node", "job_name", "mem", "nodes", "ntasks_per_node", "num_gpus",
@@ -45,7 +49,9 @@ class Slurm(Launcher):
         """What to ask of the scheduler."""
 
         nodes: int = 1
+        """Machines."""
         gpus_per_node: int = 0
+        """GPUs of every node; 0 trains on CPUs."""
         tasks_per_node: int | None = None
         """Processes on every node; null: one per GPU, or one where there are no GPUs."""
         cpus_per_task: int | None = None
@@ -55,14 +61,20 @@ class Slurm(Launcher):
         minutes: int = 1440
         """Time until the scheduler ends the job, which then goes back into the queue."""
         partition: str | None = None
+        """null: the cluster's default."""
         qos: str | None = None
+        """Quality of service; null: the cluster's default."""
         account: str | None = None
+        """Who is charged; null: the cluster's default."""
         constraint: str | None = None
+        """Features that the nodes must have, e.g. a100|h100."""
         comment: str | None = None
+        """Free text; some sites want one to preempt later."""
         job_name: str = "unlabeled"
-        parameters: dict[str, Any] = field(default_factory=dict)
+        """What squeue shows."""
+        parameters: dict[str, str | int | float | bool] = field(default_factory=dict)
         """More parameters by submitit's names, e.g. {exclude: node7, exclusive: true}."""
-        sbatch: dict[str, Any] = field(default_factory=dict)
+        sbatch: dict[str, str | int | float | bool] = field(default_factory=dict)
         """More options of sbatch by their own names, e.g. {reservation: vision}."""
         srun_args: list[str] = field(default_factory=list)
         """Arguments of srun, e.g. [--container-image=/images/torch.sqsh]."""
@@ -79,6 +91,7 @@ class Slurm(Launcher):
         connect_seconds: float = 300.0
         """The peers must be found within this time."""
         cluster: Literal["slurm", "local"] = "slurm"
+        """local: submitit's own processes on this machine, without a scheduler."""
         folder: str | None = None
         """Where the job's files go; null: job/ of the run directory, or jobs/<time>."""
 
@@ -130,11 +143,12 @@ class Slurm(Launcher):
         scheduled = ScheduledJob(job, config, str(folder), here, place_in_job)
         job_id = self._submit(scheduled, folder, code)
         self._write_record(folder, job_id, here)
-        where = f"{self.config.nodes} x {self.config.tasks} processes"
-        print(f"submitted: job {job_id} on {self.config.cluster}, {where}")
-        print(f"  its output: {folder}/{job_id}_0_log.out")
-        if run := getattr(config, "run", None):
-            print(f"  unlabeled jobs tail {run.dir}")
+        with log_to(None, terminal=True):
+            where = f"{self.config.nodes} x {self.config.tasks} processes"
+            log.info("submitted: job %s on %s, %s", job_id, self.config.cluster, where)
+            log.info("  its output: %s/%s_0_log.out", folder, job_id)
+            if run := getattr(config, "run", None):
+                log.info("  unlabeled jobs tail %s", run.dir)
 
     def _check(self, config: Any) -> None:
         """What only the whole config or this machine can say."""
@@ -181,7 +195,8 @@ class Slurm(Launcher):
     def _parameters(self, folder: Path, code: Path) -> dict[str, Any]:
         config = self.config
         # The copy of the code comes first on the path of `python -m`: the folder it is started in.
-        setup = [*config.setup, f"export PYTHONPATH={code}:$PYTHONPATH", f"cd {code}"]
+        place = shlex.quote(str(code))
+        setup = [*config.setup, f"export PYTHONPATH={place}:$PYTHONPATH", f"cd {place}"]
         common = {
             "timeout_min": config.minutes,
             "tasks_per_node": config.tasks,
