@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import stat
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests_support.command import TINY, unlabeled
+from tests_support.command import ROOT, TINY, unlabeled
 from tests_support.in_process import tiny_config
 from tests_support.same_run import assert_same_run
 from unlabeled.config.check import build_config
@@ -128,17 +130,18 @@ def test_the_lines_around_a_job_are_shell(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_job_on_this_machine_is_started_again_at_the_end_of_its_time(tmp_path: Path) -> None:
-    """submitit's local executor: two tasks, and a minute of which 50 seconds are grace."""
+    """submitit's local executor: two tasks, and a minute of which 35 seconds are grace."""
     common = ["pretrain", *TINY, "epochs=100", "batch_size=12", "max_steps=200"]
     alone = unlabeled(*common, f"run.dir={tmp_path}/alone", "launch.processes=2", cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
     job = ["launch=slurm", "launch.cluster=local", "launch.tasks_per_node=2", "launch.minutes=1"]
     slow = ["plugins=[tests_support.slow_hook]", "+hooks.slow={name: slow_steps, seconds: 0.15}"]
     run = tmp_path / "run"
-    submitted = unlabeled(
-        *common, *job, *slow, "launch.signal_seconds=40", f"run.dir={run}", cwd=tmp_path
-    )
-    assert submitted.returncode == 0, submitted.stderr
+    grace = "launch.signal_seconds=35"
+    command = [sys.executable, "-m", "unlabeled", *common, *job, *slow, grace, f"run.dir={run}"]
+    path = {"PYTHONPATH": f"{ROOT / 'platform'}:{ROOT / 'tests'}"}
+    with (tmp_path / "said").open("w") as said:  # the job keeps it open, where it would keep a pipe
+        subprocess.run(command, cwd=tmp_path, env=os.environ | path, stdout=said, check=True)
     record = json.loads((run / "job" / "job.json").read_text())
     assert (record["cluster"], record["folder"]) == ("local", str(tmp_path))
     outcome = run / "job" / f"{record['id']}.outcome"

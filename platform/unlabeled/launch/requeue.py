@@ -1,8 +1,7 @@
 """The shell lines around a job's `srun`: they decide whether the job goes back into the queue.
 
 They are shell because they run on the first node outside of any container, where no Python of ours
-may be. The job's processes say how they ended in a file, its outcome; no file means that they
-crashed.
+may be. The job's processes say in a file, its outcome, how they ended.
 """
 
 from __future__ import annotations
@@ -10,8 +9,9 @@ from __future__ import annotations
 import shlex
 from pathlib import Path
 
-FINISHED, STOPPED, FAILED = "finished", "stopped", "failed"
-"""Outcomes: done; saved after a signal, to be continued; an error that would come again."""
+BEGUN, FINISHED, STOPPED, FAILED = "begun", "finished", "stopped", "failed"
+"""Outcomes: watching for signals (so if it ends now, it crashed); done; saved after a signal, to be
+continued; an error that would come again."""
 
 _BEFORE = r"""
 outcome_file=$folder/$SLURM_JOB_ID.outcome
@@ -30,10 +30,11 @@ ends=$(date -d "$(squeue --noheader --jobs $SLURM_JOB_ID --format %e)" +%s || ec
 _AFTER = r"""
 status=$?
 failed_status=$(( status > 0 ? status : 1 ))
-outcome=$(cat "$outcome_file" 2>/dev/null || echo "crashed with status $status")
-# SIGUSR1, SIGUSR2 and SIGTERM end a process that has not come as far as watching for them.
+outcome=$(cat "$outcome_file" 2>/dev/null || echo none)
 case "$outcome $status" in
-  crashed*138 | crashed*140 | crashed*143) outcome="stopped by a signal before it began" ;;
+  # SIGUSR1, SIGUSR2 and SIGTERM end a process that does not watch for them, or not yet.
+  none*138 | none*140 | none*143) outcome="stopped by a signal" ;;
+  none* | begun*) outcome="crashed with status $status" ;;
 esac
 state=$(squeue --noheader --jobs $SLURM_JOB_ID --format %T)
 if [[ $state != RUNNING ]] && (( $(date +%s) < ends - 1 )); then

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
+
+import torch
 
 from unlabeled.distributed.rendezvous import Published
 from unlabeled.engine.logs import log_to
 from unlabeled.errors import EnvironmentProblem, Interrupted, UserError
 from unlabeled.launch.base import Job
-from unlabeled.launch.requeue import FAILED, FINISHED, STOPPED, outcome_file
+from unlabeled.launch.requeue import BEGUN, FAILED, FINISHED, STOPPED, outcome_file
 from unlabeled.launch.worker import work
 
 log = logging.getLogger(__name__)
@@ -55,25 +59,52 @@ class ScheduledJob:
         os.chdir(self.directory)
         place = self.place()
         try:
+            self._stop_at_once_on_signals(place)
             self._work(place)
         except Interrupted as error:
             _tell(error)
-            self._leave(place, STOPPED, error)
+            self._leave(place, STOPPED, str(error))
             sys.exit(0 if place.requeues_itself else START_AGAIN)
         except EnvironmentProblem as error:
             _tell(error)  # and crash: another node, or a later time, may have what is missing
             sys.exit(error.exit_status)
         except UserError as error:
             _tell(error)
-            self._leave(place, FAILED, error)
+            self._leave(place, FAILED, str(error))
             sys.exit(error.exit_status)
-        self._leave(place, FINISHED, None)
+        self._leave(place, FINISHED)
+
+    def _stop_at_once_on_signals(self, place: Place) -> None:
+        """Until the job watches for signals itself they end this process, with nothing to save.
+
+        The status brings down the peers that got no signal.
+        """
+
+        def stop(number: int, _: FrameType | None) -> None:
+            self._leave(place, STOPPED, f"{signal.Signals(number).name} before the first step")
+            os._exit(1 if place.requeues_itself else START_AGAIN)
+
+        for name in self._signals():
+            signal.signal(signal.Signals[name], stop)
+
+    def _signals(self) -> list[str]:
+        """Those that the job watches for; none if it is one that does not."""
+        watched = getattr(self.config, "checkpoint", None)
+        return watched.on_signals if watched else []
+
+    def _begin(self, config: Any, device: torch.device) -> None:
+        """The job, which from now on minds signals itself."""
+        if self._signals():
+            self._leave(self.place(), BEGUN)
+        for name in self._signals():
+            signal.signal(signal.Signals[name], signal.SIG_DFL)
+        self.job(config, device)
 
     def _work(self, place: Place) -> None:
         launch = self.config.launch.fields
         file = Path(self.folder) / f"{place.job_id}.{place.start}.rendezvous"
         work(
-            self.job,
+            self._begin,
             self.config,
             rank=place.rank,
             world_size=place.world_size,
@@ -84,10 +115,10 @@ class ScheduledJob:
             connect_seconds=launch.connect_seconds,
         )
 
-    def _leave(self, place: Place, outcome: str, reason: UserError | None) -> None:
-        """All ranks of a job end for the same reason, but for the one that failed."""
-        if outcome == FAILED or place.rank == 0:
-            text = outcome if reason is None else f"{outcome}: {str(reason).splitlines()[0]}"
+    def _leave(self, place: Place, outcome: str, reason: str = "") -> None:
+        """Say how it ended: rank 0 for all, but for a rank that failed or was stopped alone."""
+        if place.rank == 0 or outcome in (STOPPED, FAILED):
+            text = ": ".join([outcome, *reason.splitlines()[:1]])
             file = outcome_file(Path(self.folder), place.job_id)
             beside = file.with_name(f".{file.name}.{socket.gethostname()}.{os.getpid()}")
             beside.write_text(text + "\n", encoding="utf-8")

@@ -176,9 +176,23 @@ class Slurm(Launcher):
         """submitit's executor, told all about the job."""
         import submitit
 
-        executor = submitit.AutoExecutor(folder=folder, cluster=self.config.cluster)
-        executor.update_parameters(**self._parameters(folder, code))
-        return executor
+        config = self.config
+        place = shlex.quote(str(code))
+        # The copy of the code comes first on the path of `python -m`: the folder it starts in.
+        setup = [*config.setup, f"export PYTHONPATH={place}:$PYTHONPATH", f"cd {place}"]
+        if config.cluster == "slurm":
+            executor = submitit.AutoExecutor(folder=folder, cluster="slurm")
+            executor.update_parameters(**self._parameters([*lines_before(folder), *setup]))
+            return executor
+        local = submitit.LocalExecutor(folder)
+        local.update_parameters(
+            timeout_min=config.minutes,
+            signal_delay_s=config.signal_seconds,
+            gpus_per_node=config.gpus_per_node,
+            tasks_per_node=config.tasks,
+            setup=setup,
+        )
+        return local
 
     def _submit(self, scheduled: ScheduledJob, folder: Path, code: Path) -> str:
         import submitit
@@ -192,21 +206,10 @@ class Slurm(Launcher):
             ) from error
         return job_id
 
-    def _parameters(self, folder: Path, code: Path) -> dict[str, Any]:
+    def _parameters(self, setup: list[str]) -> dict[str, Any]:
         config = self.config
-        # The copy of the code comes first on the path of `python -m`: the folder it is started in.
-        place = shlex.quote(str(code))
-        setup = [*config.setup, f"export PYTHONPATH={place}:$PYTHONPATH", f"cd {place}"]
-        common = {
-            "timeout_min": config.minutes,
-            "tasks_per_node": config.tasks,
-            "nodes": config.nodes,
-        }
-        if config.gpus_per_node:
-            common["gpus_per_node"] = config.gpus_per_node
-        if config.cluster == "local":
-            return {**common, "local_setup": setup, "signal_delay_s": config.signal_seconds}
         named = {
+            "gpus_per_node": config.gpus_per_node or None,
             "cpus_per_task": config.cpus_per_task,
             "mem_gb": config.mem_gb,
             "slurm_partition": config.partition,
@@ -216,11 +219,13 @@ class Slurm(Launcher):
             "slurm_comment": config.comment,
         }
         return {
-            **common,
+            "name": config.job_name,
+            "nodes": config.nodes,
+            "tasks_per_node": config.tasks,
+            "timeout_min": config.minutes,
             **{name: value for name, value in named.items() if value is not None},
             **{f"slurm_{name}": value for name, value in config.parameters.items()},
-            "name": config.job_name,
-            "slurm_setup": [*lines_before(folder), *setup],
+            "slurm_setup": setup,
             "slurm_teardown": lines_after(config.max_restarts),
             "slurm_srun_args": ["--kill-on-bad-exit=1", *config.srun_args],
             "slurm_additional_parameters": {
