@@ -66,7 +66,9 @@ def codes_of_shards(cases: list[tuple[float, int, list[Tensor]]]) -> list[Tensor
     return [make(eps, its)(shards[comm.rank()]) for eps, its, shards in cases]
 
 
-def collectives_of_a_call(iterations: int) -> list[tuple[str, tuple[int, ...]]]:
+def collectives_of_a_call(
+    scores: Tensor, epsilon: float, iterations: int
+) -> list[tuple[str, tuple[int, ...]]]:
     """What a call sends: the name and shape of every collective, in order."""
     sent = []
 
@@ -80,7 +82,7 @@ def collectives_of_a_call(iterations: int) -> list[tuple[str, tuple[int, ...]]]:
     with pytest.MonkeyPatch.context() as patch:
         for name in [name for name in vars(comm) if name.startswith(("all_", "broadcast"))]:
             patch.setattr(comm, name, recorded(name, getattr(comm, name)))
-        make(iterations=iterations)(unit_scores(6, 5))
+        make(epsilon, iterations)(scores)
     return sent
 
 
@@ -177,9 +179,26 @@ def test_stays_right_for_a_cosine_of_one_and_a_tiny_epsilon(world_size: int) -> 
 
 
 def test_sends_one_vector_of_prototypes_per_iteration_and_no_features() -> None:
-    for iterations in (1, 3, 10):
-        for sent in run_ranks(collectives_of_a_call, 2, iterations):
-            assert sent == [("all_reduce_max", (5,))] + [("all_reduce_sum", (5,))] * iterations
+    scores = unit_scores(6, 5).float()
+    scores[0] = 1.0
+    scores[:, 3] = -1.0  # the widest range that cosines have
+    for epsilon, iterations in ((0.05, 1), (0.05, 3), (0.03, 3), (0.015, 10)):
+        for sent in run_ranks(collectives_of_a_call, 2, scores, epsilon, iterations):
+            assert sent == [("all_reduce_sum", (5,))] * iterations
+
+
+@pytest.mark.parametrize("offset", [-200.0, 0.0, 200.0])
+def test_sends_the_maxima_only_where_sums_of_exponentials_would_be_wrong(offset: float) -> None:
+    """One prototype's sums overflow or vanish; two ranks choose as one and stay right."""
+    scores = unit_scores(16, 7).float()
+    scores[:, 4] += 0.05 * offset
+    (codes,) = zip(*run_ranks(codes_of_shards, 2, [(0.05, 3, list(scores.chunk(2)))]), strict=True)
+    expected = logarithmic_iteration(scores, 0.05, 3).float()
+    # A logit of 200 is held to 1e-5, and so is its exponential to that share of itself.
+    torch.testing.assert_close(torch.cat(codes), expected, rtol=1e-4, atol=1e-6)
+    sums, maxima = ("all_reduce_sum", (7,)), ("all_reduce_max", (7,))
+    for sent in run_ranks(collectives_of_a_call, 2, scores, 0.05, 3):
+        assert sent == ([sums] * 3 if offset == 0 else [sums, maxima, sums, sums, sums])
 
 
 @pytest.mark.parametrize("epsilon", [0.05, 0.001])

@@ -25,8 +25,9 @@ class Sinkhorn(OnlineAssigner):
     are Bt Q after the last. Rows sum to 1 exactly, prototypes get Bt/K samples each approximately.
     Shapes: scores [B', K] of this rank (queue rows included) -> codes [B', K], float32 (float64 for
     float64 scores), without gradient.
-    DDP: exact over all ranks, which need equal B'; per call one K-vector of maxima and, per
-    iteration, one K-vector of sums travel. No features, no scores.
+    DDP: exact over all ranks, which need equal B'; per iteration one K-vector of sums travels. No
+    features, no scores. Where exp(S / epsilon) leaves the range of float32, which cosines do only
+    for an epsilon below 0.015, a K-vector of maxima and the first sums once more do too.
     Reference: Caron et al. 2020, equations (3) to (5) and listing 1; Cuturi 2013.
     """
 
@@ -72,19 +73,34 @@ def _sinkhorn(logits: Tensor, iterations: int) -> Tensor:
 
         f_k <- f_k + log(Bt / K) - log sum_n q_nk,   one sum over ranks.
 
-    Why nothing overflows or vanishes: the first update subtracts each prototype's largest logit, so
-    its sum lies in [1, Bt]. Later sums add probabilities, at most Bt. They are at least 1 / (K Bt):
-    after an update of f, column k of exp(logits + f + g) sums to 1/K, so one of its Bt entries is
-    at least 1 / (K Bt), and that entry's row, K entries of at most 1/K, sums to at most 1. For
-    K = 3000 and Bt = 8192 that is 4e-8, far above the smallest float32 (1e-38), whatever epsilon.
+    Why nothing overflows or vanishes: for the first update see `_logsumexp`. Later sums add
+    probabilities, at most Bt. They are at least 1 / (K Bt): after an update of f, column k of
+    exp(logits + f + g) sums to 1/K, so one of its Bt entries is at least 1 / (K Bt), and that
+    entry's row, K entries of at most 1/K, sums to at most 1. For K = 3000 and Bt = 8192 that is
+    4e-8, far above the smallest float32 (1e-38), whatever epsilon.
     """
     total, clusters = len(logits) * comm.world_size(), logits.shape[1]
-    shift = comm.all_reduce_max(logits.amax(dim=0))  # [K]
-    sums = comm.all_reduce_sum((logits - shift).exp().sum(dim=0))  # [K]
-    f = -math.log(clusters) - shift - sums.log()
+    f = -math.log(clusters) - _logsumexp(logits, total)
     codes = torch.softmax(logits + f, dim=1)  # [B', K]
     for _ in range(iterations - 1):
         sums = comm.all_reduce_sum(codes.sum(dim=0))
         f = f + math.log(total / clusters) - sums.log()
         codes = torch.softmax(logits + f, dim=1)
     return codes
+
+
+def _logsumexp(logits: Tensor, total: int) -> Tensor:
+    """LSE_n(logits_nk) [K] over the `total` rows of all ranks.
+
+    The plain sums are right where none is infinite and each is so large that what its entries lost
+    by falling below the smallest normal number, at most that number each, is less than rounding:
+    sum > total * tiny / eps, 1e-31 a row in float32. Cosines over epsilon stay inside for
+    exp(-1 / epsilon) > 1e-31. Elsewhere each prototype's largest logit is subtracted first, so that
+    its sum lies in [1, total]. The sums are equal on every rank, and so is the choice.
+    """
+    sums = comm.all_reduce_sum(logits.exp().sum(dim=0))
+    limits = torch.finfo(logits.dtype)
+    if bool(((sums > total * limits.tiny / limits.eps) & (sums <= limits.max)).all()):
+        return sums.log()
+    shift = comm.all_reduce_max(logits.amax(dim=0))
+    return shift + comm.all_reduce_sum((logits - shift).exp().sum(dim=0)).log()
