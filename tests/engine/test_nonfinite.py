@@ -65,10 +65,25 @@ def outputs_of(*losses: float) -> list[MethodOutput]:
     return [MethodOutput(loss=torch.tensor(loss)) for loss in losses]
 
 
+def _means_of_a_rank(folder: str) -> dict[str, float]:
+    from unlabeled.distributed import comm
+
+    outputs = [
+        MethodOutput(torch.tensor(loss), {"share": torch.tensor(10.0 ** comm.rank() * share)})
+        for loss, share in ((1.0 + comm.rank(), 3.0), (2.0, 5.0))
+    ]
+    return check_finite(outputs, [], RunDirectory(Path(folder)), 0)
+
+
+def test_means_are_over_micro_batches_and_ranks(tmp_path: Path) -> None:
+    expected = {"loss": (1 + 2 + 2 + 2) / 4, "share": (3 + 5 + 30 + 50) / 4}
+    assert run_ranks(_means_of_a_rank, 2, str(tmp_path)) == [expected] * 2
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 def test_one_bad_micro_batch_is_enough(bad: float, tmp_path: Path) -> None:
     run = RunDirectory(tmp_path)
-    assert check_finite(outputs_of(1.0, 2.0), [], run, 3) == 1.5
+    assert check_finite(outputs_of(1.0, 2.0), [], run, 3) == {"loss": 1.5}
     with pytest.raises(DivergenceError, match="at step 3"):
         check_finite(outputs_of(1.0, bad), [], run, 3)
 

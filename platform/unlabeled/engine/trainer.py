@@ -7,11 +7,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from unlabeled.config.schema import PretrainConfig
 from unlabeled.data.types import Batch
-from unlabeled.distributed import comm
 from unlabeled.distributed.group import data_parallel, without_gradient_averaging
 from unlabeled.engine.data import TrainingData
 from unlabeled.engine.nonfinite import check_finite
@@ -81,11 +79,11 @@ class Trainer:
             waited = time.perf_counter() - started
             learning_rate = self.set_learning_rate()
             outputs = self.forward_backward(micro_batches)
-            loss = check_finite(outputs, micro_batches, self.run, self.step)
+            means = check_finite(outputs, micro_batches, self.run, self.step)
             self.update()
             self.step += 1
             seconds = time.perf_counter() - started
-            self.after_step(self.record(outputs, loss, learning_rate, seconds, waited))
+            self.after_step(self.record(outputs, means, learning_rate, seconds, waited))
         for hook in self.hooks:
             hook.after_fit(self)
 
@@ -149,11 +147,15 @@ class Trainer:
             self.method.after_update(self.progress)
 
     def record(
-        self, outputs: list[MethodOutput], loss: float, lr: float, seconds: float, waited: float
+        self,
+        outputs: list[MethodOutput],
+        means: dict[str, float],
+        lr: float,
+        seconds: float,
+        waited: float,
     ) -> Record:
-        """One line of metrics.jsonl: the loss is the mean over ranks and micro-batches."""
-        self._epoch_losses.append(loss)
-        scalars = {key: _mean([o.scalars[key] for o in outputs]) for key in outputs[0].scalars}
+        """One line of metrics.jsonl; `means` are those over ranks and micro-batches."""
+        self._epoch_losses.append(means["loss"])
         for output in outputs:
             for meter in self.meters:
                 meter.update(output)
@@ -162,9 +164,8 @@ class Trainer:
             "step": self.step,
             "samples": self.step * self.settings.batch_size,
             "epoch": self.step / self.settings.steps_per_epoch,
-            "loss": loss,
+            **means,
             "lr": lr,
-            **scalars,
             "img_per_s": self.settings.batch_size / seconds,
             "data_wait": waited / seconds,
         }
@@ -187,8 +188,3 @@ class Trainer:
                 hook.after_epoch(self, epoch)
         for hook in self.hooks:
             hook.step_done(self)
-
-
-def _mean(values: list[Tensor]) -> float:
-    mean = torch.stack([v.detach().float() for v in values]).mean()
-    return float(comm.all_reduce_sum(mean) / comm.world_size())
