@@ -6,13 +6,14 @@ import json
 import os
 import random
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests_support.command import unlabeled
+from tests_support.command import ROOT, unlabeled
 from tests_support.same_run import assert_same_run
 from tests_support.slurm import (
     SMALL,
@@ -104,7 +105,8 @@ def test_a_killed_rank_is_retried_from_the_last_checkpoint(tmp_path: Path, alone
     assert ranks
     os.kill(ranks[0], signal.SIGKILL)
     assert job.wait() == "COMPLETED", job.output()
-    assert job.restarts() == ["crashed with status 137"]
+    (reason,) = job.restarts()
+    assert reason.startswith("crashed with status ")
     assert_same_run(job.run, alone, STEPS)
 
 
@@ -126,8 +128,8 @@ def test_a_lost_node_is_replaced(tmp_path: Path, alone: Path) -> None:
     try:
         until(lambda: job.state() != "RUNNING", 60, "taken from the lost node")
         assert job.wait() == "COMPLETED", job.output()
-    finally:
-        slurm("scontrol", "update", f"NodeName={node}", "State=RESUME")
+    finally:  # unless it has returned by itself
+        subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], check=False)
     assert len(job.restarts()) == 1
     assert_same_run(job.run, alone, STEPS)
 
@@ -147,7 +149,7 @@ def test_the_end_of_its_time_is_not_the_end_of_a_run(tmp_path: Path) -> None:
 
 def test_an_error_that_would_come_again_is_not_retried(tmp_path: Path) -> None:
     """Learning rates that make the loss NaN, and images that are not there."""
-    nan = submit(tmp_path / "nan", "max_steps=200", "optimizer.lr=1e30")
+    nan = submit(tmp_path / "nan", "max_steps=200", "scheduler.lr=1e30")
     missing = submit(tmp_path / "missing", "dataset=folder", f"dataset.root={tmp_path}/none")
     assert nan.wait() == "FAILED"
     assert missing.wait() == "FAILED"
@@ -167,7 +169,7 @@ def test_crashes_are_retried_as_often_as_asked(tmp_path: Path) -> None:
         f"+hooks.kill={kill}",
     )
     assert job.wait() == "FAILED"
-    assert job.restarts() == ["crashed with status 137"] * 2
+    assert [reason.split(" with")[0] for reason in job.restarts()] == ["crashed"] * 2
     assert (tmp_path / "deaths").read_text() == "xxx"
     assert "as it did 2 times before; not started again" in job.output()
 
@@ -211,7 +213,7 @@ def test_the_code_is_that_of_the_submission(tmp_path: Path) -> None:
         "launch=slurm",
         "launch.sbatch={hold: true}",
     ]
-    path = os.pathsep.join([str(tmp_path), *os.environ.get("PYTHONPATH", "").split(os.pathsep)])
+    path = os.pathsep.join([str(tmp_path), str(ROOT / "platform")])
     done = unlabeled("pretrain", *choices, cwd=tmp_path, PYTHONPATH=path)
     assert done.returncode == 0, done.stderr
     job = SubmittedJob(done.stdout.split("job ")[1].split()[0], tmp_path / "run")

@@ -15,8 +15,11 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
 from unlabeled.distributed import comm
+from unlabeled.distributed.mailbox import Mailbox
 from unlabeled.distributed.rendezvous import Rendezvous
 from unlabeled.errors import EnvironmentProblem
+
+_mailbox: Mailbox | None = None
 
 
 @contextmanager
@@ -31,12 +34,14 @@ def process_group(
 ) -> Iterator[None]:
     """Belong to a group of `world_size` processes: nccl on GPUs, gloo on CPUs.
 
-    EnvironmentProblem if the peers are not found within `connect_seconds`; later a rank that waits
-    `timeout_seconds` for its peers gives up.
+    EnvironmentProblem if the peers are not found within `connect_seconds`. Later a collective that
+    waits a quarter longer than `timeout_seconds` fails: after who watches the ranks had time to say
+    which one is to blame.
     """
     if world_size == 1:
         yield
         return
+    global _mailbox
     store = rendezvous.store(rank, world_size, connect_seconds)
     _await_peers(store, rank, world_size, connect_seconds)
     dist.init_process_group(
@@ -44,12 +49,19 @@ def process_group(
         store=store,
         rank=rank,
         world_size=world_size,
-        timeout=timedelta(seconds=timeout_seconds),
+        timeout=timedelta(seconds=1.25 * timeout_seconds + 10),
     )
+    _mailbox = Mailbox(store, rank, world_size)
     try:
         yield
     finally:
+        _mailbox = None
         dist.destroy_process_group()
+
+
+def mailbox() -> Mailbox | None:
+    """Of the group that this process belongs to; None when alone."""
+    return _mailbox
 
 
 def _await_peers(store: dist.Store, rank: int, world_size: int, seconds: float) -> None:

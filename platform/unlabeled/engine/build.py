@@ -18,9 +18,11 @@ from unlabeled.data.sources.decoded_cache import DecodedCache
 from unlabeled.data.transforms.base import Pipeline
 from unlabeled.distributed import comm
 from unlabeled.distributed.batch_norm import convert_sync_batch_norm
+from unlabeled.distributed.group import mailbox
 from unlabeled.engine.checkpoint_writer import CheckpointWriter
 from unlabeled.engine.crop_check import check_crop_sizes
 from unlabeled.engine.data import INITIAL_PASS_EPOCH, TrainingData
+from unlabeled.engine.heartbeat import Heartbeat
 from unlabeled.engine.interruption import Interruption
 from unlabeled.engine.precision import Precision
 from unlabeled.engine.probe_data import probe_data
@@ -63,6 +65,7 @@ def build_trainer(
         precision=Precision(config.precision, device),
         meters=[c.build(method=method) for c in config.meters.values() if c],
         hooks=[
+            *_heartbeat(config),
             *(c.build() for c in config.hooks.values() if c),
             CheckpointWriter(config.checkpoint, interruption),
         ],
@@ -95,6 +98,12 @@ def build_backbone(config: PretrainConfig) -> torch.nn.Module:
     seed_everything(config.seed, rank=0)
     backbone: torch.nn.Module = config.backbone.build()
     return backbone
+
+
+def _heartbeat(config: PretrainConfig) -> list[Heartbeat]:
+    """First of the hooks: a rank that hangs in another one must have said so."""
+    box = mailbox()
+    return [Heartbeat(config.launch.fields.timeout_seconds, box)] if box else []
 
 
 def build_method(

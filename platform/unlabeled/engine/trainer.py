@@ -77,6 +77,8 @@ class Trainer:
             started = time.perf_counter()
             micro_batches = self.fetch(batches)
             waited = time.perf_counter() - started
+            for hook in self.hooks:
+                hook.images_arrived(self)
             learning_rate = self.set_learning_rate()
             outputs = self.forward_backward(micro_batches)
             means = check_finite(outputs, micro_batches, self.run, self.step)

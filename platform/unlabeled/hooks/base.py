@@ -16,7 +16,8 @@ class Hook:
 
     Hooks are called in the order of the config on every rank, so they may communicate. They change
     neither the weights nor the global random generators. The order of a step is
-    `after_step` -> (at the end of an epoch) `after_epoch` -> `step_done`, each for all hooks.
+    `images_arrived` -> `after_step` -> (at the end of an epoch) `after_epoch` -> `step_done`, each
+    for all hooks.
     """
 
     def __init__(self, config: Any) -> None:
@@ -27,6 +28,9 @@ class Hook:
 
     def epoch_started(self, trainer: Trainer, record: Record) -> None:
         """When the method made new codes for an epoch; `record` holds their numbers."""
+
+    def images_arrived(self, trainer: Trainer) -> None:
+        """A step has its images and begins to compute."""
 
     def after_step(self, trainer: Trainer, record: Record) -> None:
         """After an optimizer step."""
