@@ -7,6 +7,7 @@ import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -237,3 +238,23 @@ def test_an_evaluation_is_a_job_too(tmp_path: Path, alone: Path) -> None:
     assert job.wait() == "COMPLETED", job.output()
     result = json.loads((tmp_path / "knn.json").read_text())
     assert result["benchmark"] == "knn"
+
+
+def test_the_shell_script_stops_and_continues_as_well(tmp_path: Path, alone: Path) -> None:
+    command = tmp_path / "unlabeled"
+    command.write_text(f'#!/bin/sh\nexec {sys.executable} -m unlabeled "$@"\n')
+    command.chmod(0o755)
+    paths = f"PYTHONPATH={ROOT / 'platform'},UNLABELED={command}"
+    small = [choice for choice in SMALL if not choice.startswith("launch.")]
+    (tmp_path / "run" / "job").mkdir(parents=True)
+    output = f"--output={tmp_path}/run/job/%j_0_log.out"
+    asked = ["--nodes=2", "--ntasks-per-node=1", "--parsable", output, f"--export=ALL,{paths}"]
+    run = [*small, f"run.dir={tmp_path / 'run'}", f"max_steps={STEPS}"]
+    script_file = str(ROOT / "dev" / "launch_slurm.sh")
+    job = SubmittedJob(slurm("sbatch", *asked, script_file, *run).strip(), tmp_path / "run")
+    reaches(job, 60)
+    slurm("scancel", "--signal=USR2", job.id)
+    until(lambda: job.state() != "RUNNING", 60, "requeued")
+    assert job.wait() == "COMPLETED", job.output()
+    assert "continuing from step" in job.output()
+    assert_same_run(job.run, alone, STEPS)
