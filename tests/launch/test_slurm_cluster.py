@@ -25,6 +25,7 @@ from tests_support.slurm import (
     submit,
     until,
 )
+from unlabeled.engine.run_directory import RunDirectory
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
 STEPS = 600
@@ -258,3 +259,18 @@ def test_the_shell_script_stops_and_continues_as_well(tmp_path: Path, alone: Pat
     assert job.wait() == "COMPLETED", job.output()
     assert "continuing from step" in job.output()
     assert_same_run(job.run, alone, STEPS)
+
+
+def test_a_sweep_is_one_job_array(tmp_path: Path) -> None:
+    small = [choice for choice in SMALL if not choice.startswith("launch.")]
+    launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.tasks_per_node=1"]
+    sweep = ["--multirun", *launcher, "seed=0,1", *small, "max_steps=5"]
+    done = unlabeled("pretrain", *sweep, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    (folder,) = (tmp_path / "runs").glob("multirun-*")
+    losses_of = [list(RunDirectory(folder / name).metrics()) for name in ("0", "1")]
+    assert [len([r for r in rs if r["phase"] == "train"]) for rs in losses_of] == [5, 5]
+    assert losses_of[0] != losses_of[1]
+    arrays = [path.name.split("_") for path in (folder / ".submitit").glob("*_*")]
+    assert len({name for name, _ in arrays}) == 1
+    assert sorted(number for _, number in arrays) == ["0", "1"]

@@ -80,7 +80,9 @@ def sort_overrides(overrides: Sequence[str], folders: Sequence[Path]) -> Overrid
             continue
         key, quoted = parsed.key_or_group, parsed.input_line or text
         options = group_options(key, folders)
-        if options is None:
+        if key.startswith("hydra/"):  # its launchers and sweepers, which it knows itself
+            result.groups.append(quoted)
+        elif options is None:
             plain = quoted.lstrip("+")
             result.values.append(quoted if parsed.is_delete() else f"++{plain}")
         elif parsed.value() is None and not parsed.is_delete():
