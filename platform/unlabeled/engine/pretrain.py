@@ -24,6 +24,7 @@ from unlabeled.engine.run_directory import (
     write_atomically,
     write_yaml,
 )
+from unlabeled.engine.run_status import recorded_status
 from unlabeled.engine.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -43,11 +44,14 @@ def _pretrain(config: PretrainConfig, device: torch.device, interruption: Interr
     run = RunDirectory(comm.all_gather_objects(config.run.dir)[0])
     start = find_checkpoint(config, run)
     comm.barrier()
-    if comm.rank() == 0:
-        run.create()
-    comm.barrier()
     lead = comm.rank() == 0
-    with log_to(run.log_file if lead else None, terminal=lead):
+    if lead:
+        run.create()
+    with (
+        log_to(run.log_file if lead else None, terminal=lead),
+        recorded_status(run, lead=lead) as status,
+    ):
+        comm.barrier()
         trainer = build_trainer(config, run, device, interruption)
         write_description(trainer)
         if start is not None:
@@ -58,6 +62,7 @@ def _pretrain(config: PretrainConfig, device: torch.device, interruption: Interr
                 scaler=trainer.precision.scaler,
             )
             log.info("continuing from step %d (%s)", trainer.step, start)
+        status.training(lambda: trainer.step, trainer.settings.last_step)
         trainer.fit()
         log.info("done: %s", run.path)
 

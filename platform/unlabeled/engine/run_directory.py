@@ -55,6 +55,16 @@ class RunDirectory:
         """What was printed, with times."""
         return self.path / "log.txt"
 
+    @property
+    def status_file(self) -> Path:
+        """How the run stands."""
+        return self.path / "status.json"
+
+    @property
+    def job(self) -> Path:
+        """Folder of the submission, for a run that a scheduler starts."""
+        return self.path / "job"
+
     def create(self) -> None:
         """Make the folders; a file in the way or a read-only parent is the user's to mend."""
         try:
