@@ -73,6 +73,16 @@ def test_an_expected_failure_is_one_line_and_its_status(
     assert captured.out == ""
 
 
+def test_what_an_error_names_cannot_command_the_terminal(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert main(["\x1b[2J\udcff"]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("unlabeled: unknown command '") and line.isprintable()
+    assert main(["list", "\u202elos\x9b1m"]) == 2
+    assert capsys.readouterr().err.strip().isprintable()
+
+
 def test_every_problem_has_its_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trial", "many"]) == 2
     assert capsys.readouterr().err == "unlabeled: one: wrong\nunlabeled: two: wrong too\n"
@@ -111,7 +121,8 @@ def test_an_unknown_command_is_answered_with_the_closest(
 
 
 @pytest.mark.parametrize(
-    "argv", [["--help"], ["--version"], ["list"], ["list", "loss"], ["show", "loss", "swav"]]
+    "argv",
+    [["--help"], ["--version"], ["list"], ["list", "loss"], ["show", "loss", "swav"], ["jobs"]],
 )
 def test_what_only_reads_needs_no_torch_and_less_than_a_second(argv: list[str]) -> None:
     """The second is of processor time, so that a busy machine does not matter."""

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import unlabeled
+from unlabeled.cli.printable import printable
 from unlabeled.errors import ConfigError, UserError
 
 
@@ -38,6 +39,11 @@ COMMANDS: dict[str, Command] = {
         "benchmark=... weights=... [key=value ...]",
         "measure what a network learned",
         needs_torch=True,
+    ),
+    "jobs": Command(
+        "unlabeled.cli.jobs",
+        "[FOLDER ...] | tail [-f] RUN | cancel RUN | resubmit RUN",
+        "runs with their state, step, loss and time left; follow, cancel or continue one",
     ),
     "list": Command(
         "unlabeled.cli.list_components",
@@ -66,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return status
     except UserError as error:
         for line in str(error).splitlines():
-            print(f"unlabeled: {line}", file=sys.stderr)
+            print(f"unlabeled: {printable(line)}", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print("unlabeled: interrupted", file=sys.stderr)

@@ -37,6 +37,15 @@ def command_line(pid: int) -> str:
     return words.replace(b"\0", b" ").decode(errors="replace").strip()
 
 
+def descendants(pid: int) -> list[int]:
+    """The process and those that it started, and those that they started; parents first."""
+    try:
+        children = (PROC / str(pid) / "task" / str(pid) / "children").read_text(encoding="ascii")
+    except OSError:
+        children = ""
+    return [pid, *(each for child in children.split() for each in descendants(int(child)))]
+
+
 def _answers(pid: int) -> bool:
     try:
         os.kill(pid, 0)  # signal 0 only asks
