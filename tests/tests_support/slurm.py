@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from tests_support.command import ROOT, unlabeled
@@ -60,9 +61,15 @@ class SubmittedJob:
         return next(w.removeprefix("JobState=") for w in words if w.startswith("JobState="))
 
     def hasten(self) -> None:
-        """SLURM makes a requeued job wait for two minutes; the tests do not."""
-        if slurm("squeue", "--noheader", "--jobs", self.id, "--format=%r").strip() == "BeginTime":
-            start = ["scontrol", "update", f"JobId={self.id}", "StartTime=now"]
+        """SLURM makes a requeued job wait for two minutes; the tests wait a few seconds.
+
+        Not less: a node still refuses the job in the second in which it took it away.
+        """
+        view = slurm("squeue", "--noheader", "--jobs", self.id, "--format=%r %S").split()
+        if view[:1] != ["BeginTime"]:
+            return
+        if datetime.fromisoformat(view[1]) > datetime.now() + timedelta(seconds=10):
+            start = ["scontrol", "update", f"JobId={self.id}", "StartTime=now+4seconds"]
             subprocess.run(start, capture_output=True, timeout=60)
 
     def steps(self) -> int:
