@@ -152,8 +152,8 @@ def check_formula(method: str, config: PretrainConfig, own: list[list[Any]]) -> 
         raise SystemExit(f"{method} sends {own}, the formula says {expected}")
 
 
-def measure(methods: list[str], rounds: int) -> str:
-    """Markdown: a row a method."""
+def speeds(methods: list[str], rounds: int) -> str:
+    """Markdown: steps a second, a row a method."""
     seconds: dict[tuple[str, int], list[float]] = {(m, p): [] for m in methods for p in (1, 2)}
     order = np.random.default_rng(0)
     for number in range(rounds):
@@ -162,42 +162,44 @@ def measure(methods: list[str], rounds: int) -> str:
                 taken, _ = launched(time_steps, method, processes, WARM_UP + TIMED)
                 seconds[method, processes].append(taken)
                 print(f"round {number}: {method} in {processes}: {taken:.3f} s", file=sys.stderr)
-    lines = [
-        "| | steps / s, 1 process | 2 processes | ratio (quartiles) | gradients "
-        "| batch norm | method's own | engine | method's own, an epoch |",
-        "|---" * 9 + "|",
-    ]
+    lines = ["| steps / s | 1 process | 2 processes | ratio (quartiles) |", "|---|---|---|---|"]
     for method in methods:
-        sent, config = launched(count_bytes, method, 2, COUNTED + 2)
-        check_formula(method, config, sent["own"])
         one, two = (np.array(seconds[method, processes]) for processes in (1, 2))
         low, middle, high = np.percentile(one / two, [25, 50, 75])
-        step = sent["step"]
         lines.append(
             f"| `{method}` | {1 / np.median(one):.2f} | {1 / np.median(two):.2f} "
-            f"| {middle:.2f} ({low:.2f} to {high:.2f}) | {step['gradients']:,} "
-            f"| {step['batch norm']:,} | {step['method']:,} | {step['engine']:,} "
-            f"| {sent['epoch']:,} |"
+            f"| {middle:.2f} ({low:.2f} to {high:.2f}) |"
         )
     return "\n".join(lines)
 
 
+def exchanged(methods: list[str]) -> str:
+    """Markdown: the counted bytes, a row a method."""
+    columns = ["bytes a rank puts in", *KINDS, "method, at the start of an epoch"]
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for method in methods:
+        sent, config = launched(count_bytes, method, 2, COUNTED + 2)
+        check_formula(method, config, sent["own"])
+        numbers = [*(sent["step"][k] for k in KINDS), sent["epoch"]]
+        lines.append(f"| `{method}` | {' | '.join(f'{n:,}' for n in numbers)} |")
+    return "\n".join(lines)
+
+
 def described(config: PretrainConfig) -> str:
-    """What stands below the measured table."""
+    """What stands below the measured tables."""
     return (
-        "Bytes that each of two ranks puts into the collectives of a step (last column: at the "
-        "start of an epoch). "
-        f"Global batch {config.batch_size}, one thread a process; measured by `python "
-        f"dev/bench_scaling.py`, medians of interleaved runs, on {len(os.sched_getaffinity(0))} "
-        f"hardware threads that the processes share, torch {torch.__version__}, Python "
-        f"{platform.python_version()}."
+        "Collectives of a step, of each of two ranks: the gradients, synchronised batch "
+        "normalisation, the engine's loss and scalars, and the method's own; in the last column "
+        f"its own before the first step of an epoch. Global batch {config.batch_size}, one thread "
+        f"a process; by `python dev/bench_scaling.py` on {len(os.sched_getaffinity(0))} hardware "
+        f"threads, torch {torch.__version__}, Python {platform.python_version()}."
     )
 
 
 def main() -> None:
     """Measure, compute and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=5, help="0: count bytes, time nothing")
     parser.add_argument("--methods", nargs="+", default=sorted(names("method")))
     parser.add_argument("--links", action="store_true", help="only compute, measure nothing")
     parser.add_argument("--readme", action="store_true", help="into README.md as well")
@@ -207,7 +209,9 @@ def main() -> None:
     if not arguments.links:
         composed = compose_config("pretrain", [])
         small = build_config(PretrainConfig, composed.data, composed.problems)
-        texts += [measure(arguments.methods, arguments.rounds), described(small)]
+        if arguments.rounds:
+            texts.append(speeds(arguments.methods, arguments.rounds))
+        texts += [exchanged(arguments.methods), described(small)]
     conclusion = link_times.conclusion(recipe)
     wide = [link_times.table(recipe, per_gpu=images) for images in (None, PER_GPU)]
     print("\n\n".join([*texts, *wide, conclusion]))

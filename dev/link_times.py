@@ -70,7 +70,7 @@ def moco_keys(batch: int, dim: int, gpus: int) -> Exchange:
 
 
 def moco_shuffle(batch: int, dim: int, gpus: int) -> Exchange:
-    """Shuffled batch norm: images to other ranks in a permuted order, and their keys back."""
+    """Shuffled batch norm: float32 images to other ranks in a drawn order, and their keys back."""
     calls = [
         _call("allgather_", batch // gpus * 3 * MOCO_PIXELS**2),
         _call("broadcast_", batch, INDEX),
