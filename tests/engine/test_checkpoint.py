@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from tests_support.command import ROOT, TINY
-from tests_support.in_process import different, state_of, tiny_config, tiny_trainer
+from tests_support.in_process import different, saved, state_of, tiny_config, tiny_trainer
 from tests_support.ranks import run_ranks
 from unlabeled.engine import checkpoint
 from unlabeled.engine.pretrain import pretrain
@@ -24,17 +24,6 @@ from unlabeled.engine.trainer import Trainer
 from unlabeled.errors import CheckpointError, EnvironmentProblem
 
 FAST = ("hooks.knn_probe=null", "max_steps=2")
-
-
-def saved(trainer: Trainer, step: int, keep: int = 2) -> Path:
-    return checkpoint.save(
-        trainer.run.checkpoints,
-        step=step,
-        method=trainer.method,
-        optimizer=trainer.optimizer,
-        scaler=trainer.precision.scaler,
-        keep=keep,
-    )
 
 
 def restored(trainer: Trainer, path: Path) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests_support.in_process import METHODS, different, state_of, tiny_trainer, trained
+from tests_support.in_process import METHODS, different, saved, state_of, tiny_trainer, trained
 from unlabeled.engine import checkpoint
 from unlabeled.engine.precision import Precision
 from unlabeled.engine.run_directory import RunDirectory
@@ -115,14 +115,7 @@ def test_unscaled_gradients_are_true_ones() -> None:
 def test_the_loss_scale_is_part_of_a_checkpoint(tmp_path: Path) -> None:
     trainer = trained(tmp_path, "precision=fp16", "max_steps=2", "hooks.knn_probe=null")
     trainer.precision.scaler.update(new_scale=128.0)
-    path = checkpoint.save(
-        tmp_path / "checkpoints",
-        step=3,
-        method=trainer.method,
-        optimizer=trainer.optimizer,
-        scaler=trainer.precision.scaler,
-        keep=1,
-    )
+    path = saved(trainer, 3)
     other = tiny_trainer(tmp_path / "other", "precision=fp16")
     checkpoint.restore(
         checkpoint.load(path),

@@ -96,6 +96,9 @@ class CheckpointConfig:
     on_signals: list[str]
     """Signals on which the run finishes its step, on all ranks together, writes a checkpoint and
     ends with status 7; the same command continues it. (SLURM sends SIGTERM, or what it is told.)"""
+    background: bool
+    """Write from a copy of the state, which takes as much memory of the host, while training goes
+    on; false stands still until the checkpoint is in its place."""
 
     def problems(self) -> Problems:
         """Ranges."""

@@ -1,4 +1,4 @@
-"""Checkpoints: written beside and renamed, so that the last good one always survives.
+"""Checkpoints: what is in them, where they lie, and how a run gets its state back.
 
 <run>/checkpoints/<step>/shared.pt   written by rank 0: method, optimizer, scaler, step
                          rank0000.pt one per rank: buffers that differ between ranks, random states
@@ -7,11 +7,8 @@
 
 from __future__ import annotations
 
-import io
-import os
 import pickle
 import random
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,11 +19,12 @@ import torch
 from torch import Tensor
 
 from unlabeled.distributed import comm
-from unlabeled.engine.run_directory import write_atomically
-from unlabeled.errors import CheckpointError, EnvironmentProblem
+from unlabeled.errors import CheckpointError
 from unlabeled.methods.base import Method
 
 FORMAT = 1
+SLOTS = ("shared.pt", "optimizer", "state")
+"""Where the optimizer's slots (momentum) lie; `optimizer.step` alone changes them in place."""
 
 
 @dataclass(frozen=True)
@@ -39,28 +37,21 @@ class Checkpoint:
     """None when there are no files for this rank."""
 
 
-def save(
-    folder: Path,
+def contents(
     *,
     step: int,
     method: Method,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
-    keep: int,
-) -> Path:
-    """Write `folder/<step>` on all ranks together, point `last` at it and drop the oldest."""
-    final, beside = folder / f"{step:08d}", folder / f".{step:08d}.incomplete"
-    if comm.rank() == 0:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-    comm.barrier()
-    state = method.state_dict()
+) -> dict[str, dict[str, Any]]:
+    """What this rank writes, by file name; the tensors are the living ones, not copies."""
+    state = dict(method.state_dict())
     mine = {name: state.pop(name) for name in method.rank_buffers}
-    failure = _try_write(
-        beside / f"rank{comm.rank():04d}.pt", {"buffers": mine, "random": random_state()}
-    )
-    if comm.rank() == 0 and failure is None:
-        shared = {
+    files: dict[str, dict[str, Any]] = {
+        rank_file(comm.rank()): {"buffers": mine, "random": random_state()}
+    }
+    if comm.rank() == 0:
+        files["shared.pt"] = {
             "format": FORMAT,
             "step": step,
             "world_size": comm.world_size(),
@@ -68,42 +59,12 @@ def save(
             "optimizer": optimizer.state_dict(),
             "scaler": scaler.state_dict(),
         }
-        failure = _try_write(beside / "shared.pt", shared)
-    failures = [f for f in comm.all_gather_objects(failure) if f]
-    if comm.rank() == 0:
-        if failures:
-            shutil.rmtree(beside, ignore_errors=True)
-        else:
-            _publish(beside, final, keep)
-    comm.barrier()
-    if failures:
-        raise EnvironmentProblem(
-            f"checkpoint of step {step} was not written ({failures[0]}); the run keeps its last "
-            "good one, free some space and start the same command again"
-        )
-    return final
+    return files
 
 
-def _publish(beside: Path, final: Path, keep: int) -> None:
-    shutil.rmtree(final, ignore_errors=True)
-    os.replace(beside, final)
-    write_atomically(final.parent / "last", final.name + "\n")
-    for old in complete(final.parent)[:-keep]:
-        shutil.rmtree(old)
-
-
-def _try_write(path: Path, content: Mapping[str, Any]) -> str | None:
-    """Serialise in memory first: a full disk is then an OSError of ours, not one inside torch."""
-    buffer = io.BytesIO()
-    torch.save(dict(content), buffer)
-    try:
-        with path.open("wb") as file:
-            file.write(buffer.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        return f"{path.name}: {error.strerror}"
-    return None
+def rank_file(rank: int) -> str:
+    """The name of a rank's own file."""
+    return f"rank{rank:04d}.pt"
 
 
 def complete(folder: Path) -> list[Path]:

@@ -67,6 +67,13 @@ class Trainer:
 
     def fit(self) -> None:
         """Train from `self.step` (0, or what a checkpoint said) to the last step."""
+        try:
+            self._fit()
+        finally:
+            for hook in self.hooks:
+                hook.close()
+
+    def _fit(self) -> None:
         self.method.train()
         for hook in self.hooks:
             hook.before_fit(self)

@@ -43,3 +43,6 @@ class Hook:
 
     def after_fit(self, trainer: Trainer) -> None:
         """Once, when the run reached its end."""
+
+    def close(self) -> None:
+        """Once, however the run ended; its other ranks may be elsewhere, so nothing collective."""
