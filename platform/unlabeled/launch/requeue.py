@@ -62,8 +62,13 @@ def outcome_file(folder: Path, job_id: str) -> Path:
     return folder / f"{job_id}.outcome"
 
 
+def restarts_file(folder: Path) -> Path:
+    """A line (time, reason) for every restart of the job."""
+    return folder / "restarts.txt"
+
+
 def lines_before(folder: Path) -> list[str]:
-    """Shell lines ahead of `srun`; restarts.txt gets a line (time, reason) for every restart."""
+    """Shell lines ahead of `srun`."""
     return [f"folder={shlex.quote(str(folder))}", *_BEFORE.strip().splitlines()]
 
 

@@ -20,7 +20,7 @@ from unlabeled.engine.run_directory import environment, write_atomically, write_
 from unlabeled.errors import ConfigError, EnvironmentProblem
 from unlabeled.launch.base import Job, Launcher
 from unlabeled.launch.code_snapshot import snapshot
-from unlabeled.launch.requeue import lines_after, lines_before
+from unlabeled.launch.requeue import lines_after, lines_before, restarts_file
 from unlabeled.launch.scheduled_job import Place, ScheduledJob
 from unlabeled.registry import register
 
@@ -137,6 +137,7 @@ class Slurm(Launcher):
         self._check(config)
         folder = self._folder(config)
         folder.mkdir(parents=True, exist_ok=True)
+        restarts_file(folder).unlink(missing_ok=True)  # those of an earlier job
         code = snapshot(folder / "code" / datetime.now().strftime("%Y%m%d-%H%M%S"), config.plugins)
         write_yaml(folder / "config.yaml", to_data(config))
         here = os.getcwd()
