@@ -40,6 +40,7 @@ from unlabeled.config.schema import PretrainConfig  # noqa: E402
 from unlabeled.engine import checkpoint  # noqa: E402
 from unlabeled.engine.background_writer import BackgroundWriter, write_file  # noqa: E402
 from unlabeled.engine.build import build_trainer  # noqa: E402
+from unlabeled.engine.interruption import Interruption
 from unlabeled.engine.run_directory import RunDirectory  # noqa: E402
 from unlabeled.engine.trainer import Trainer  # noqa: E402
 
@@ -81,7 +82,8 @@ class Bench:
         config = build_config(PretrainConfig, composed.data, composed.problems)
         run = RunDirectory(config.run.dir)
         run.create()
-        self.trainer: Trainer = build_trainer(config, run, torch.device("cpu"))
+        cpu = torch.device("cpu")
+        self.trainer: Trainer = build_trainer(config, run, cpu, Interruption(cpu))
         self.batches: Iterator[Any] = self.trainer.data.training(0, 10**6)
         self.folder = folder
         self.writer = BackgroundWriter(run.checkpoints, self.trainer.optimizer, keep=1)

@@ -36,6 +36,7 @@ from unlabeled.config.schema import PretrainConfig  # noqa: E402
 from unlabeled.distributed import comm  # noqa: E402
 from unlabeled.distributed.traffic import Collective, counted  # noqa: E402
 from unlabeled.engine.build import build_trainer  # noqa: E402
+from unlabeled.engine.interruption import Interruption
 from unlabeled.engine.run_directory import RunDirectory  # noqa: E402
 from unlabeled.engine.trainer import Trainer  # noqa: E402
 from unlabeled.hooks.base import Hook  # noqa: E402
@@ -117,7 +118,7 @@ def count_bytes(config: PretrainConfig, device: torch.device) -> None:
 
 
 def _trainer(config: PretrainConfig, device: torch.device) -> Trainer:
-    return build_trainer(config, RunDirectory(config.run.dir), device)
+    return build_trainer(config, RunDirectory(config.run.dir), device, Interruption(device))
 
 
 def _leave(config: PretrainConfig, value: object) -> None:

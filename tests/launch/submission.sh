@@ -48,10 +48,11 @@ srun --unbuffered --output /runs/a/job/%j_%t_log.out --error /runs/a/job/%j_%t_l
 status=$?
 max_restarts=3
 failed_status=$(( status > 0 ? status : 1 ))
-outcome=$(cat "$outcome_file" 2>/dev/null || echo "crashed with status $status")
-# SIGUSR1, SIGUSR2 and SIGTERM end a process that has not come as far as watching for them.
+outcome=$(cat "$outcome_file" 2>/dev/null || echo none)
 case "$outcome $status" in
-  crashed*138 | crashed*140 | crashed*143) outcome="stopped by a signal before it began" ;;
+  # SIGUSR1, SIGUSR2 and SIGTERM end a process that does not watch for them, or not yet.
+  none*138 | none*140 | none*143) outcome="stopped by a signal" ;;
+  none* | begun*) outcome="crashed with status $status" ;;
 esac
 state=$(squeue --noheader --jobs $SLURM_JOB_ID --format %T)
 if [[ $state != RUNNING ]] && (( $(date +%s) < ends - 1 )); then

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from unlabeled.engine import checkpoint
+from unlabeled.engine.checkpoint_files import read
 from unlabeled.engine.run_directory import RunDirectory
 
 
@@ -38,8 +39,7 @@ def final_state(run: Path) -> dict[str, Tensor]:
     """Every tensor of a run's newest checkpoint."""
     newest = checkpoint.newest(run / "checkpoints")
     assert newest is not None
-    loaded = checkpoint.load(newest)
-    return tensors({"shared": loaded.shared, "rank": loaded.rank})
+    return tensors({file.name: read(file) for file in newest.glob("*.pt")})
 
 
 def assert_same_run(killed: Path, alone: Path, steps: int) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import socket
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from datetime import timedelta
 from typing import Any
@@ -100,7 +100,7 @@ def without_gradient_averaging(module: nn.Module) -> AbstractContextManager[Any]
     return nullcontext()
 
 
-def same_buffers(module: nn.Module, except_names: tuple[str, ...]) -> None:
+def same_buffers(module: nn.Module, except_names: Collection[str]) -> None:
     """Give every rank the buffers of rank 0, but for those that differ between ranks on purpose."""
     for name, buffer in module.named_buffers():
         if name not in except_names:

@@ -21,7 +21,8 @@ from typing import Any, BinaryIO, cast
 import torch
 
 from unlabeled.distributed import comm
-from unlabeled.engine.checkpoint import SLOTS, complete, rank_file
+from unlabeled.engine.checkpoint import SLOTS, complete
+from unlabeled.engine.checkpoint_files import rank_file
 from unlabeled.engine.run_directory import write_atomically
 from unlabeled.engine.snapshot import Snapshot
 from unlabeled.errors import EnvironmentProblem

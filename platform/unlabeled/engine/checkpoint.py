@@ -3,11 +3,13 @@
 <run>/checkpoints/<step>/shared.pt   written by rank 0: method, optimizer, scaler, step
                          rank0000.pt one per rank: buffers that differ between ranks, random states
 <run>/checkpoints/last               the name of the newest complete one
+
+Another number of ranks may continue: they divide the rows of those buffers anew, and draw random
+numbers of their own.
 """
 
 from __future__ import annotations
 
-import pickle
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,23 +20,28 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unlabeled.data.randomness import mix
 from unlabeled.distributed import comm
+from unlabeled.engine.checkpoint_files import rank_file, read, redistributed_buffers
 from unlabeled.errors import CheckpointError
 from unlabeled.methods.base import Method
 
-FORMAT = 1
+FORMAT = 2
 SLOTS = ("shared.pt", "optimizer", "state")
 """Where the optimizer's slots (momentum) lie; `optimizer.step` alone changes them in place."""
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """What a checkpoint holds, on the CPU."""
+    """What the ranks share, on the CPU, and where the rest lies."""
 
     path: Path
     shared: dict[str, Any]
-    rank: dict[str, Any] | None
-    """None when there are no files for this rank."""
+
+    @property
+    def written_by(self) -> int:
+        """How many ranks wrote it."""
+        return int(self.shared["world_size"])
 
 
 def contents(
@@ -55,16 +62,12 @@ def contents(
             "format": FORMAT,
             "step": step,
             "world_size": comm.world_size(),
+            "blocks": {name: rows.block for name, rows in method.rank_buffers.items()},
             "method": state,
             "optimizer": optimizer.state_dict(),
             "scaler": scaler.state_dict(),
         }
     return files
-
-
-def rank_file(rank: int) -> str:
-    """The name of a rank's own file."""
-    return f"rank{rank:04d}.pt"
 
 
 def complete(folder: Path) -> list[Path]:
@@ -84,36 +87,14 @@ def newest(folder: Path) -> Path | None:
 
 
 def load(path: Path) -> Checkpoint:
-    """Read a checkpoint as data: nothing in it can run code."""
-    mine = path / f"rank{comm.rank():04d}.pt"
-    shared = _read(path / "shared.pt")
+    """Read what all ranks share, as data: nothing in it can run code."""
+    shared = read(path / "shared.pt")
     if shared.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path}: format {shared.get('format')!r}, this version reads {FORMAT}"
+            f"{path}: format {shared.get('format')!r}, this version reads {FORMAT}; use "
+            "the version that wrote it"
         )
-    return Checkpoint(path, shared, _read(mine) if mine.is_file() else None)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{path}: no such checkpoint file") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"{path}: damaged or not a checkpoint ({_first_line(error)})"
-        ) from error
-    except pickle.UnpicklingError as error:
-        raise CheckpointError(
-            f"{path}: refused, it is not plain data ({_first_line(error)})"
-        ) from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"{path}: not a checkpoint, it holds one {type(content).__name__}")
-    return content
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0][:200]
+    return Checkpoint(path, shared)
 
 
 def restore(
@@ -123,23 +104,44 @@ def restore(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
 ) -> int:
-    """Put a checkpoint back into the objects of this rank; returns its step."""
-    written_by = checkpoint.shared["world_size"]
-    if written_by != comm.world_size() and method.rank_buffers:
-        raise CheckpointError(
-            f"{checkpoint.path} was written by {written_by} processes and this run has "
-            f"{comm.world_size()}; its queues or banks are stored per process, so continue with "
-            f"launch.processes={written_by}"
+    """Put a checkpoint back into the objects of this rank; returns its step.
+
+    As many ranks as wrote it continue bit for bit. Of any other number each takes its rows of the
+    buffers that differ between ranks, and draws random numbers that are a function of (seed, step,
+    rank). All ranks must call this together.
+    """
+    _check_blocks(checkpoint, method)
+    step = int(checkpoint.shared["step"])
+    if checkpoint.written_by == comm.world_size():
+        own = read(checkpoint.path / rank_file(comm.rank()))
+        buffers, random_numbers = own["buffers"], own["random"]
+    else:
+        buffers = redistributed_buffers(
+            checkpoint.path, method.rank_buffers, written_by=checkpoint.written_by
         )
-    rank_state = checkpoint.rank or {"buffers": {}, "random": None}
-    state = {**checkpoint.shared["method"], **rank_state["buffers"]}
+        random_numbers = None
+    state = {**checkpoint.shared["method"], **buffers}
     describe_mismatch(method.state_dict(), state, origin=str(checkpoint.path))
     method.load_state_dict(state)
     optimizer.load_state_dict(checkpoint.shared["optimizer"])
     scaler.load_state_dict(checkpoint.shared["scaler"])
-    if written_by == comm.world_size() and rank_state["random"] is not None:
-        set_random_state(rank_state["random"])
-    return int(checkpoint.shared["step"])
+    if random_numbers is None:
+        seed_random_state(mix(method.facts.seed, step, comm.rank()))
+    else:
+        set_random_state(random_numbers)
+    return step
+
+
+def _check_blocks(checkpoint: Checkpoint, method: Method) -> None:
+    """Rows that were pushed together must be those that would be pushed together now."""
+    for name, rows in method.rank_buffers.items():
+        block = checkpoint.shared["blocks"].get(name, rows.block)
+        if block != rows.block:
+            raise CheckpointError(
+                f"{checkpoint.path}: {name} was filled by micro-batches of {block} images over all "
+                f"processes, and this run has {rows.block}; continue with the batch_size and the "
+                "accumulate_steps of the run that wrote it"
+            )
 
 
 def describe_mismatch(
@@ -192,3 +194,10 @@ def set_random_state(state: Mapping[str, Any]) -> None:
     np.random.set_state((state["numpy"]["kind"], keys, position, has_gauss, gauss))
     version, internal, gauss_next = state["python"]
     random.setstate((version, tuple(internal), gauss_next))
+
+
+def seed_random_state(word: int) -> None:
+    """Start every global generator of this process anew, from one 64-bit word."""
+    torch.manual_seed(word)
+    np.random.seed(word % 2**32)
+    random.seed(word)

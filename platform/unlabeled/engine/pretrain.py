@@ -55,16 +55,29 @@ def _pretrain(config: PretrainConfig, device: torch.device, interruption: Interr
         trainer = build_trainer(config, run, device, interruption)
         write_description(trainer)
         if start is not None:
-            trainer.step = checkpoint.restore(
-                checkpoint.load(start),
-                method=trainer.method,
-                optimizer=trainer.optimizer,
-                scaler=trainer.precision.scaler,
-            )
-            log.info("continuing from step %d (%s)", trainer.step, start)
+            continue_from(start, trainer)
         status.training(lambda: trainer.step, trainer.settings.last_step)
         trainer.fit()
         log.info("done: %s", run.path)
+
+
+def continue_from(start: Path, trainer: Trainer) -> None:
+    """Put the trainer where the checkpoint was written."""
+    loaded = checkpoint.load(start)
+    trainer.step = checkpoint.restore(
+        loaded,
+        method=trainer.method,
+        optimizer=trainer.optimizer,
+        scaler=trainer.precision.scaler,
+    )
+    log.info("continuing from step %d (%s)", trainer.step, start)
+    if loaded.written_by != comm.world_size():
+        log.info(
+            "  launch.processes: %d when it was written, %d now (same images and schedules, other "
+            "last bits)",
+            loaded.written_by,
+            comm.world_size(),
+        )
 
 
 def write_description(trainer: Trainer) -> None:

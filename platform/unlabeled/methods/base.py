@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import ClassVar
 
 from torch import Tensor, nn
 
 from unlabeled.data.types import Batch, ViewSpec
+from unlabeled.distributed.rank_rows import RankRows
 
 
 @dataclass(frozen=True)
@@ -68,8 +70,10 @@ class Method(nn.Module):
 
     The constructor is `__init__(self, config, *, backbone, head, loss, assigner, facts)`;
     impossible combinations raise ConfigError there. Queues, banks, teachers and prototypes are
-    buffers or parameters. Buffers named in `rank_buffers` differ between ranks and are stored per
-    rank.
+    buffers or parameters. All ranks hold the same, but for the buffers named in `rank_buffers`:
+    each rank fills those with rows of its own, and RankRows says which. They are stored per rank,
+    and a run that continues with another number of ranks divides their rows anew, so nothing else
+    in them and in the other buffers may depend on that number.
 
     The engine calls, in this order:
     `start_epoch` (before the first step of every epoch; not again when resuming inside one) ->
@@ -85,7 +89,7 @@ class Method(nn.Module):
     backbone: nn.Module
     head: nn.Module
     facts: DataFacts
-    rank_buffers: tuple[str, ...] = ()
+    rank_buffers: Mapping[str, RankRows] = MappingProxyType({})
 
     def start_epoch(self, progress: Progress, initial_pass: Pass) -> dict[str, float]:
         """Prepare an epoch; returns numbers for the log. `initial_pass` reads all the data."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from unlabeled.assigners.base import OfflineAssigner
 from unlabeled.data.types import Batch
 from unlabeled.distributed import comm
+from unlabeled.distributed.rank_rows import RankRows
 from unlabeled.methods.base import DataFacts, Method, MethodOutput, Pass, Progress
 from unlabeled.methods.multi_crop import multi_crop_features
 from unlabeled.methods.requirements import (
@@ -30,8 +31,8 @@ class OfflineClustering(Method):
     bank_features: [n_assign, slots, D] unit embeddings of the assign crops, overwritten slot by
     slot during the epoch; bank_indices: [slots] their images; labels: [H, N] one clustering per
     prototype set. Before the first epoch one pass of the data fills the bank. Prototype set h is
-    clustered from the bank of assign crop h mod n_assign. Banks differ between ranks and are
-    stored per rank.
+    clustered from the bank of assign crop h mod n_assign. Each rank holds the rows of the images
+    that it was given.
     """
 
     parts: ClassVar[frozenset[str]] = frozenset({"head", "loss", "assigner"})
@@ -66,7 +67,11 @@ class OfflineClustering(Method):
         self.register_buffer("bank_filled", torch.zeros((), dtype=torch.bool))
         sets = len(head.prototypes)
         self.register_buffer("labels", torch.full((sets, facts.num_samples), IGNORED))
-        self.rank_buffers = ("bank_features", "bank_indices")
+        block = facts.micro_batch_size * comm.world_size()
+        self.rank_buffers = {
+            "bank_features": RankRows(axis=1, block=block),
+            "bank_indices": RankRows(axis=0, block=block),
+        }
         self.head.prototypes.requires_grad_(self.learns_prototypes)
         self._slot = 0
 

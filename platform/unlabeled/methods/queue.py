@@ -12,8 +12,8 @@ class FeatureQueue(nn.Module):
     """The newest embeddings of every assign crop on this rank, newest first.
 
     features: [num_crops, length, D] in float32; `global_length` is cut down to a multiple of the
-    global micro-batch (official code) and divided among the ranks. The queue is used only once it
-    is full. Ranks differ: both buffers are stored per rank.
+    global micro-batch (official code) and divided among the ranks, which differ in it. filled: rows
+    pushed over all ranks, up to the global length. The queue is used only once it is full.
     """
 
     features: Tensor
@@ -32,7 +32,7 @@ class FeatureQueue(nn.Module):
 
     def contents(self, crop: int) -> Tensor | None:
         """[length, D] past embeddings of the n-th assign crop; None while the queue is filling."""
-        if self.length == 0 or int(self.filled) < self.length:
+        if self.length == 0 or int(self.filled) < self.length * comm.world_size():
             return None
         return self.features[crop]
 
@@ -43,4 +43,5 @@ class FeatureQueue(nn.Module):
         for crop, rows in enumerate(embeddings):
             kept = self.features[crop, : max(self.length - len(rows), 0)].clone()
             self.features[crop] = torch.cat([rows[: self.length], kept])
-        self.filled.add_(len(embeddings[0])).clamp_(max=self.length)
+        ranks = comm.world_size()  # each pushes as many
+        self.filled.add_(len(embeddings[0]) * ranks).clamp_(max=self.length * ranks)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from unlabeled.assigners.base import OnlineAssigner
 from unlabeled.data.types import Batch
 from unlabeled.distributed import comm
+from unlabeled.distributed.rank_rows import RankRows
 from unlabeled.errors import ConfigError
 from unlabeled.methods.base import DataFacts, Method, MethodOutput, Progress
 from unlabeled.methods.multi_crop import multi_crop_features
@@ -95,7 +96,9 @@ class SwAV(Method):
             dim=head.output_dim,
         )
         self.freeze_steps = freeze_steps(config.freeze_prototypes_steps, facts)
-        self.rank_buffers = ("queue.features", "queue.filled")
+        if self.queue.length:
+            block = facts.micro_batch_size * comm.world_size()
+            self.rank_buffers = {"queue.features": RankRows(axis=1, block=block)}
         self._queue_started = False
         self._codes: list[list[dict[int, Tensor]]] = []
 
