@@ -40,7 +40,7 @@ from unlabeled.config.schema import PretrainConfig  # noqa: E402
 from unlabeled.engine import checkpoint  # noqa: E402
 from unlabeled.engine.background_writer import BackgroundWriter, write_file  # noqa: E402
 from unlabeled.engine.build import build_trainer  # noqa: E402
-from unlabeled.engine.interruption import Interruption
+from unlabeled.engine.interruption import Interruption  # noqa: E402
 from unlabeled.engine.run_directory import RunDirectory  # noqa: E402
 from unlabeled.engine.trainer import Trainer  # noqa: E402
 

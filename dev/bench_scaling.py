@@ -36,7 +36,7 @@ from unlabeled.config.schema import PretrainConfig  # noqa: E402
 from unlabeled.distributed import comm  # noqa: E402
 from unlabeled.distributed.traffic import Collective, counted  # noqa: E402
 from unlabeled.engine.build import build_trainer  # noqa: E402
-from unlabeled.engine.interruption import Interruption
+from unlabeled.engine.interruption import Interruption  # noqa: E402
 from unlabeled.engine.run_directory import RunDirectory  # noqa: E402
 from unlabeled.engine.trainer import Trainer  # noqa: E402
 from unlabeled.hooks.base import Hook  # noqa: E402
