@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import stat
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests_support.command import ROOT, TINY, unlabeled
+from tests_support.command import TINY, unlabeled
 from tests_support.in_process import tiny_config
 from tests_support.same_run import assert_same_run
 from unlabeled.config.check import build_config
@@ -138,10 +136,8 @@ def test_a_job_on_this_machine_is_started_again_at_the_end_of_its_time(tmp_path:
     slow = ["plugins=[tests_support.slow_hook]", "+hooks.slow={name: slow_steps, seconds: 0.15}"]
     run = tmp_path / "run"
     grace = "launch.signal_seconds=35"
-    command = [sys.executable, "-m", "unlabeled", *common, *job, *slow, grace, f"run.dir={run}"]
-    path = {"PYTHONPATH": f"{ROOT / 'platform'}:{ROOT / 'tests'}"}
-    with (tmp_path / "said").open("w") as said:  # the job keeps it open, where it would keep a pipe
-        subprocess.run(command, cwd=tmp_path, env=os.environ | path, stdout=said, check=True)
+    submitted = unlabeled(*common, *job, *slow, grace, f"run.dir={run}", cwd=tmp_path)
+    assert submitted.returncode == 0, submitted.stderr
     record = json.loads((run / "job" / "job.json").read_text())
     assert (record["cluster"], record["folder"]) == ("local", str(tmp_path))
     outcome = run / "job" / f"{record['id']}.outcome"

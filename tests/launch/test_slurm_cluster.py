@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests_support.command import ROOT, unlabeled
-from tests_support.same_run import assert_same_run
+from tests_support.same_run import assert_same_run, losses
 from tests_support.slurm import (
     SMALL,
     SubmittedJob,
@@ -223,6 +223,37 @@ def test_the_code_is_that_of_the_submission(tmp_path: Path) -> None:
     slurm("scontrol", "release", job.id)
     assert job.wait() == "COMPLETED", job.output()
     assert "THE OLD ONE" in job.output()
+
+
+def test_another_number_of_nodes_continues(tmp_path: Path, alone: Path) -> None:
+    """2 -> 1 -> 2 nodes: the bits of two nodes as long as there are two, then all but the last."""
+    for nodes, until_step in ((2, 100), (1, 200), (2, 300)):
+        job = submit(tmp_path / "run", f"launch.nodes={nodes}", f"max_steps={until_step}")
+        assert job.wait() == "COMPLETED", job.output()
+    text = (tmp_path / "run" / "log.txt").read_text()
+    assert "launch.processes: 2 when it was written, 1 now" in text
+    assert "launch.processes: 1 when it was written, 2 now" in text
+    found, wanted = losses(tmp_path / "run"), losses(alone)
+    assert set(found) == set(range(1, 301))
+    assert all(found[step] == wanted[step] for step in range(1, 101))
+    assert all(abs(found[step] - wanted[step]) < 1e-3 for step in range(101, 104))
+
+
+def test_the_command_cancels_and_continues_jobs(tmp_path: Path, alone: Path) -> None:
+    job = submit(tmp_path / "run", *TWO)
+    reaches(job, 60)
+    cancelled = unlabeled("jobs", "cancel", str(job.run), cwd=tmp_path)
+    assert cancelled.returncode == 0, cancelled.stderr
+    job.wait("CANCELLED")
+    until(lambda: not processes_of(job.run), 60, "all processes gone")
+    listed = json.loads(unlabeled("jobs", "--json", str(job.run), cwd=tmp_path).stdout)
+    assert listed[0]["state"] == "stopped"
+    again = unlabeled("jobs", "resubmit", str(job.run), cwd=tmp_path)
+    assert again.returncode == 0, again.stderr
+    second = SubmittedJob(again.stdout.split("job ")[1].split()[0], job.run)
+    assert second.id != job.id
+    assert second.wait() == "COMPLETED", second.output()
+    assert_same_run(job.run, alone, STEPS)
 
 
 def test_an_evaluation_is_a_job_too(tmp_path: Path, alone: Path) -> None:

@@ -9,6 +9,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -199,7 +200,8 @@ class Slurm(Launcher):
         import submitit
 
         try:
-            job_id: str = self.executor(folder, code).submit(scheduled).job_id
+            with _nobody_waiting():
+                job_id: str = self.executor(folder, code).submit(scheduled).job_id
         except submitit.core.utils.FailedJobError as error:
             reason = " ".join(str(error).split())
             raise EnvironmentProblem(
@@ -251,6 +253,23 @@ class Slurm(Launcher):
             "packages": facts["packages"],
         }
         write_atomically(folder / "job.json", json.dumps(record, indent=1) + "\n")
+
+
+@contextmanager
+def _nobody_waiting() -> Iterator[None]:
+    """What submitit's local executor starts must not keep the pipe open that we write into."""
+    sys.stdout.flush()
+    kept = [(number, os.dup(number)) for number in (1, 2)]
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    try:
+        for number, _ in kept:
+            os.dup2(nowhere, number)
+        yield
+    finally:
+        for number, copy in kept:
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(nowhere)
 
 
 def place_in_job() -> Place:
