@@ -66,7 +66,7 @@ class SubmittedJob:
         Not less: a node still refuses the job in the second in which it took it away.
         """
         view = slurm("squeue", "--noheader", "--jobs", self.id, "--format=%r %S").split()
-        if view[:1] != ["BeginTime"]:
+        if view[:1] != ["BeginTime"] or view[1:] == ["N/A"]:
             return
         if datetime.fromisoformat(view[1]) > datetime.now() + timedelta(seconds=10):
             start = ["scontrol", "update", f"JobId={self.id}", "StartTime=now+4seconds"]

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shlex
 import shutil
-import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Literal
 
 from unlabeled.config.check import to_data
 from unlabeled.engine.logs import log_to
-from unlabeled.engine.run_directory import environment, write_atomically, write_yaml
+from unlabeled.engine.run_directory import write_yaml
 from unlabeled.errors import ConfigError, EnvironmentProblem
 from unlabeled.launch.base import Job, Launcher
 from unlabeled.launch.code_snapshot import snapshot
 from unlabeled.launch.requeue import lines_after, lines_before, restarts_file
 from unlabeled.launch.scheduled_job import Place, ScheduledJob
+from unlabeled.launch.submission import nothing_inherited, write_record
 from unlabeled.registry import register
 
 log = logging.getLogger(__name__)
@@ -141,10 +139,10 @@ class Slurm(Launcher):
         restarts_file(folder).unlink(missing_ok=True)  # those of an earlier job
         code = snapshot(folder / "code" / datetime.now().strftime("%Y%m%d-%H%M%S"), config.plugins)
         write_yaml(folder / "config.yaml", to_data(config))
-        here = os.getcwd()
-        scheduled = ScheduledJob(job, config, str(folder), here, place_in_job)
+        scheduled = ScheduledJob(job, config, str(folder), os.getcwd(), place_in_job)
         job_id = self._submit(scheduled, folder, code)
-        self._write_record(folder, job_id, here)
+        launch = self.config
+        write_record(folder, job_id, cluster=launch.cluster, processes=launch.processes)
         with log_to(None, terminal=True):
             where = f"{self.config.nodes} x {self.config.tasks} processes"
             log.info("submitted: job %s on %s, %s", job_id, self.config.cluster, where)
@@ -200,7 +198,7 @@ class Slurm(Launcher):
         import submitit
 
         try:
-            with _nobody_waiting():
+            with nothing_inherited():
                 job_id: str = self.executor(folder, code).submit(scheduled).job_id
         except submitit.core.utils.FailedJobError as error:
             reason = " ".join(str(error).split())
@@ -237,39 +235,6 @@ class Slurm(Launcher):
                 **config.sbatch,
             },
         }
-
-    def _write_record(self, folder: Path, job_id: str, here: str) -> None:
-        facts = environment(self.config.processes, "")
-        record = {
-            "launcher": "slurm",
-            "cluster": self.config.cluster,
-            "id": job_id,
-            "submitted": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-            "command": sys.argv,
-            "folder": here,
-            "logs": f"{folder}/{job_id}_*_log.out",
-            "git": facts["git"],
-            "python": sys.executable,
-            "packages": facts["packages"],
-        }
-        write_atomically(folder / "job.json", json.dumps(record, indent=1) + "\n")
-
-
-@contextmanager
-def _nobody_waiting() -> Iterator[None]:
-    """What submitit's local executor starts must not keep the pipe open that we write into."""
-    sys.stdout.flush()
-    kept = [(number, os.dup(number)) for number in (1, 2)]
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    try:
-        for number, _ in kept:
-            os.dup2(nowhere, number)
-        yield
-    finally:
-        for number, copy in kept:
-            os.dup2(copy, number)
-            os.close(copy)
-        os.close(nowhere)
 
 
 def place_in_job() -> Place:
