@@ -28,7 +28,7 @@ from tests_support.slurm import (
 from unlabeled.engine.run_directory import RunDirectory
 
 pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
-STEPS = 600
+STEPS = 400
 TWO = ("launch.nodes=2", f"max_steps={STEPS}")
 
 
