@@ -302,6 +302,6 @@ def test_a_sweep_is_one_job_array(tmp_path: Path) -> None:
     losses_of = [list(RunDirectory(folder / name).metrics()) for name in ("0", "1")]
     assert [len([r for r in rs if r["phase"] == "train"]) for rs in losses_of] == [5, 5]
     assert losses_of[0] != losses_of[1]
-    arrays = [path.name.split("_") for path in (folder / ".submitit").glob("*_*")]
+    arrays = [path.name.split("_") for path in (folder / ".submitit").glob("[0-9]*_*")]
     assert len({name for name, _ in arrays}) == 1
     assert sorted(number for _, number in arrays) == ["0", "1"]
