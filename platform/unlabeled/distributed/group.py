@@ -103,5 +103,5 @@ def without_gradient_averaging(module: nn.Module) -> AbstractContextManager[Any]
 def same_buffers(module: nn.Module, except_names: Collection[str]) -> None:
     """Give every rank the buffers of rank 0, but for those that differ between ranks on purpose."""
     for name, buffer in module.named_buffers():
-        if name not in except_names:
+        if name not in except_names and buffer.numel() > 0:
             comm.broadcast(buffer)
