@@ -94,8 +94,10 @@ class ScheduledJob:
 
     def _begin(self, config: Any, device: torch.device) -> None:
         """The job, which from now on minds signals itself."""
-        if self._signals():
-            self._leave(self.place(), BEGUN)
+        place = self.place()
+        stopped_meanwhile = outcome_file(Path(self.folder), place.job_id).exists()
+        if self._signals() and not stopped_meanwhile:
+            self._leave(place, BEGUN)
         for name in self._signals():
             signal.signal(signal.Signals[name], signal.SIG_DFL)
         self.job(config, device)

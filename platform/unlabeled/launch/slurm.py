@@ -147,6 +147,8 @@ class Slurm(Launcher):
             where = f"{self.config.nodes} x {self.config.tasks} processes"
             log.info("submitted: job %s on %s, %s", job_id, self.config.cluster, where)
             log.info("  its output: %s/%s_0_log.out", folder, job_id)
+            if self.config.gpus_per_node and self.config.cpus_per_task is None:
+                log.info("  launch.cpus_per_task is not given: many clusters then give one core")
             if run := getattr(config, "run", None):
                 log.info("  unlabeled jobs tail %s", run.dir)
 
