@@ -36,8 +36,11 @@ def snapshot(folder: Path, plugins: Sequence[str]) -> Path:
 
 
 def _installed(file: Path) -> bool:
-    places = (sysconfig.get_path(name) for name in ("stdlib", "purelib", "platlib"))
-    return any(file.is_relative_to(place) for place in places)
+    """Whether pip or Python itself put it there; an environment may look into those of another."""
+    library = sysconfig.get_path("stdlib")
+    return not {"site-packages", "dist-packages"}.isdisjoint(file.parts) or file.is_relative_to(
+        library
+    )
 
 
 def _copy(origin: Path, folder: Path) -> None:
