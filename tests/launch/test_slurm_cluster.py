@@ -138,9 +138,10 @@ def test_a_lost_node_is_replaced(tmp_path: Path, alone: Path) -> None:
 
 def test_the_end_of_its_time_is_not_the_end_of_a_run(tmp_path: Path) -> None:
     """SLURM may send the signal a minute early: here about a minute after the start."""
-    job = submit(tmp_path / "run", "max_steps=4000", "launch.minutes=2", "launch.signal_seconds=60")
-    until(lambda: (job.run / "job" / f"{job.id}.outcome").exists(), 200, "a signal")
-    until(lambda: job.restarts() != [], 30, "a restart")
+    limit = ("launch.minutes=2", "launch.signal_seconds=60")
+    job = submit(tmp_path / "run", "epochs=100", *limit)
+    until(lambda: job.restarts() != [], 200, "a signal")
+    until(lambda: job.state() != "RUNNING", 30, "requeued")
     assert job.restarts()[0].startswith("stopped: SIGUSR2 after step ")
     stopped_at = job.steps()
     job.wait("RUNNING")

@@ -95,7 +95,8 @@ class SubmittedJob:
 
     def restarts(self) -> list[str]:
         """The reasons of its restarts."""
-        lines = (self.run / "job" / "restarts.txt").read_text().splitlines()
+        file = self.run / "job" / "restarts.txt"
+        lines = file.read_text().splitlines() if file.exists() else []
         return [line.partition(" ")[2] for line in lines]
 
 
