@@ -86,7 +86,12 @@ class Bench:
         self.trainer: Trainer = build_trainer(config, run, cpu, Interruption(cpu))
         self.batches: Iterator[Any] = self.trainer.data.training(0, 10**6)
         self.folder = folder
-        self.writer = BackgroundWriter(run.checkpoints, self.trainer.optimizer, keep=1)
+        self.writer = BackgroundWriter(
+            run.checkpoints,
+            self.trainer.optimizer,
+            later=checkpoint.changed_by_step(self.trainer.method),
+            keep=1,
+        )
         self.waited = 0.0
         self.step()  # makes the momentum
 

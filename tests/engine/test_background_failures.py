@@ -15,9 +15,9 @@ from pathlib import Path
 import pytest
 
 from tests_support.command import ROOT, TINY, unlabeled
-from tests_support.in_process import contents_of, different, tiny_trainer
+from tests_support.in_process import different, tiny_trainer
 from tests_support.ranks import run_ranks
-from tests_support.saving import LARGE, names, writer_of, written
+from tests_support.saving import LARGE, contents_of, names, writer_of, written
 from unlabeled.distributed import comm
 from unlabeled.engine import background_writer, checkpoint
 from unlabeled.engine.background_writer import BackgroundWriter

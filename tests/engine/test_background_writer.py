@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from tests_support.in_process import contents_of, different, tiny_trainer
-from tests_support.saving import LARGE, names, tensors, writer_of, written
+from tests_support.in_process import METHODS, different, tiny_trainer
+from tests_support.saving import LARGE, contents_of, names, tensors, writer_of, written
 from unlabeled.engine import checkpoint
 from unlabeled.engine.background_writer import BackgroundWriter
 from unlabeled.engine.trainer import Trainer
@@ -55,16 +55,18 @@ def test_what_changes_in_place_after_the_copy_does_not_reach_the_file(tmp_path: 
     trainer = tiny_trainer(tmp_path, *LARGE, "optimizer=adamw", "precision=fp16", "max_steps=2")
     trainer.fit()
     trainer.optimizer.zero_grad()
-    writer = writer_of(trainer)
+    writer, later = writer_of(trainer), checkpoint.changed_by_step(trainer.method)
     for step in (3, 4):  # the second copy goes where the first one was
         expected = deepcopy(tensors(contents_of(trainer, step)))
         path = writer.save(step, contents_of(trainer, step))
+        for name, tensor in trainer.method.state_dict().items():
+            if ("shared.pt", "method", name) not in later:
+                tensor.add_(1)
         trainer.optimizer.step()  # without gradients nothing moves: only the thread is waited for
-        with torch.no_grad():
-            for tensor in tensors(trainer.optimizer.state_dict()["state"]).values():
-                tensor.add_(1)
-            for tensor in trainer.method.state_dict().values():
-                tensor.add_(1)
+        for tensor in tensors(trainer.optimizer.state_dict()["state"]).values():
+            tensor.add_(1)
+        for tensor in trainer.method.backbone.state_dict().values():
+            tensor.add_(1)
         trainer.optimizer.param_groups[0]["lr"] = 7.0 + step
         trainer.precision.scaler.update(new_scale=2.0**step)
         torch.rand(())
@@ -74,16 +76,46 @@ def test_what_changes_in_place_after_the_copy_does_not_reach_the_file(tmp_path: 
     writer.close()
 
 
+@pytest.mark.parametrize("method", METHODS)
+def test_only_the_optimizer_changes_what_is_copied_beside_a_step(
+    method: str, tmp_path: Path
+) -> None:
+    """Over two epochs, with their codes made anew: from the end of a step to the next update."""
+    extra = ["method.queue_samples=24", "method.queue_start_epoch=0"] if method == "swav" else []
+    trainer = tiny_trainer(tmp_path, f"method={method}", "hooks={}", *extra, "max_steps=8")
+    later = checkpoint.changed_by_step(trainer.method)
+    before: list[dict[str, Tensor]] = []
+    changed: list[list[str]] = []
+
+    def late() -> dict[str, Tensor]:
+        files = contents_of(trainer, trainer.step)
+        return tensors({place: files[place[0]][place[1]][place[2]] for place in later})
+
+    class AtTheEnd(Hook):
+        def step_done(self, trainer: Trainer) -> None:
+            before.append(deepcopy(late()))
+
+    trainer.hooks.append(AtTheEnd(None))
+    trainer.optimizer.register_step_pre_hook(
+        lambda *_: changed.append(different(before[-1], late())) if before else None
+    )
+    trainer.fit()
+    assert changed == [[]] * 7
+    assert different(before[-2], before[-1])
+
+
 @pytest.mark.parametrize("name", ["adamw", "larc", "lars", "sgd"])
 def test_slots_are_copied_before_the_optimizer_changes_them(name: str, tmp_path: Path) -> None:
     """`optimizer.step` comes right behind `save`, and the thread has 80 MB or more to copy."""
-    parameter = torch.nn.Parameter(torch.ones(20_000_000, 1))
+    named = [(f"{n}.weight", torch.nn.Parameter(torch.ones(2_500_000, 1))) for n in range(8)]
     cls = get("optimizer", name)
-    optimizer = cls(cls.Config(), named_parameters=[("weight", parameter)])
+    optimizer = cls(cls.Config(), named_parameters=named)
     optimizer.param_groups[0]["lr"] = 0.1
-    parameter.grad = torch.ones_like(parameter)
+    for _, parameter in named:
+        parameter.grad = torch.ones_like(parameter)
     optimizer.step()
-    writer = BackgroundWriter(tmp_path, optimizer, keep=3)
+    later = [("shared.pt", "optimizer", "state")]
+    writer = BackgroundWriter(tmp_path, optimizer, later=later, keep=3)
     for step in (1, 2):  # the second copy goes where the first one was
         state = {"optimizer": optimizer.state_dict()}
         expected = deepcopy(tensors(state["optimizer"]["state"]))

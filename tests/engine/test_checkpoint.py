@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from tests_support.command import ROOT, TINY
-from tests_support.in_process import different, saved, state_of, tiny_config, tiny_trainer
+from tests_support.in_process import different, state_of, tiny_config, tiny_trainer
 from tests_support.ranks import run_ranks
+from tests_support.saving import saved
 from unlabeled.engine import checkpoint
 from unlabeled.engine.pretrain import pretrain
 from unlabeled.engine.run_directory import RunDirectory

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests_support.in_process import METHODS, different, saved, state_of, tiny_trainer, trained
+from tests_support.in_process import METHODS, different, state_of, tiny_trainer, trained
+from tests_support.saving import saved
 from unlabeled.engine import checkpoint
 from unlabeled.engine.precision import Precision
 from unlabeled.engine.run_directory import RunDirectory

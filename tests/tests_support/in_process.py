@@ -15,8 +15,6 @@ from tests_support.command import TINY
 from unlabeled.config.check import build_config
 from unlabeled.config.compose import Composed, compose_config
 from unlabeled.config.schema import PretrainConfig
-from unlabeled.engine import checkpoint
-from unlabeled.engine.background_writer import BackgroundWriter
 from unlabeled.engine.build import build_trainer
 from unlabeled.engine.interruption import Interruption
 from unlabeled.engine.run_directory import RunDirectory
@@ -55,27 +53,6 @@ def trained(run: Path, *overrides: str) -> Trainer:
     trainer = tiny_trainer(run, *overrides)
     trainer.fit()
     return trainer
-
-
-def saved(trainer: Trainer, step: int, keep: int = 2) -> Path:
-    """A checkpoint of the trainer as it is now, in its place."""
-    writer = BackgroundWriter(trainer.run.checkpoints, trainer.optimizer, keep=keep)
-    try:
-        path = writer.save(step, contents_of(trainer, step))
-        writer.wait()
-    finally:
-        writer.close()
-    return path
-
-
-def contents_of(trainer: Trainer, step: int) -> dict[str, dict[str, Any]]:
-    """The files of this rank, by name; their tensors are the trainer's own."""
-    return checkpoint.contents(
-        step=step,
-        method=trainer.method,
-        optimizer=trainer.optimizer,
-        scaler=trainer.precision.scaler,
-    )
 
 
 def state_of(trainer: Trainer) -> dict[str, Tensor]:

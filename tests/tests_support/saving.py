@@ -1,4 +1,4 @@
-"""Checkpoints that take long to write, and what is in them."""
+"""Checkpoints of a trainer, and what is in them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unlabeled.engine import checkpoint
 from unlabeled.engine.background_writer import BackgroundWriter
 from unlabeled.engine.trainer import Trainer
 
@@ -34,7 +35,33 @@ def written(path: Path) -> dict[str, Tensor]:
 
 def writer_of(trainer: Trainer, keep: int = 2) -> BackgroundWriter:
     """Of the trainer's run; to be closed."""
-    return BackgroundWriter(trainer.run.checkpoints, trainer.optimizer, keep=keep)
+    return BackgroundWriter(
+        trainer.run.checkpoints,
+        trainer.optimizer,
+        later=checkpoint.changed_by_step(trainer.method),
+        keep=keep,
+    )
+
+
+def saved(trainer: Trainer, step: int, keep: int = 2) -> Path:
+    """A checkpoint of the trainer as it is now, in its place."""
+    writer = writer_of(trainer, keep)
+    try:
+        path = writer.save(step, contents_of(trainer, step))
+        writer.wait()
+    finally:
+        writer.close()
+    return path
+
+
+def contents_of(trainer: Trainer, step: int) -> dict[str, dict[str, Any]]:
+    """The files of this rank, by name; their tensors are the trainer's own."""
+    return checkpoint.contents(
+        step=step,
+        method=trainer.method,
+        optimizer=trainer.optimizer,
+        scaler=trainer.precision.scaler,
+    )
 
 
 def names(folder: Path) -> list[str]:

@@ -10,7 +10,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as wait_for
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ from typing import Any, BinaryIO, cast
 import torch
 
 from unlabeled.distributed import comm
-from unlabeled.engine.checkpoint import SLOTS, complete
+from unlabeled.engine.checkpoint import complete
 from unlabeled.engine.checkpoint_files import rank_file
 from unlabeled.engine.run_directory import write_atomically
-from unlabeled.engine.snapshot import Snapshot
+from unlabeled.engine.snapshot import Place, Snapshot
 from unlabeled.errors import EnvironmentProblem
 
 CLOSING_SECONDS = 60.0
@@ -42,7 +42,7 @@ class _Write:
     step: int
     beside: Path
     copied: Future[None]
-    """The optimizer's slots may change."""
+    """`optimizer.step` may go on."""
     own: Future[str | None]
     """This rank's files are in `beside`."""
     published: Future[str | None]
@@ -56,13 +56,20 @@ class BackgroundWriter:
     written. Threads call no collective: that a rank's file is whole is seen by its name in the
     folder, which all ranks share.
 
-    The optimizer's slots, half of the state or more, are copied by the thread during the forward
-    and backward pass that follow: only `optimizer.step` changes them, and it waits for that.
+    What `later` names (see checkpoint.changed_by_step) is copied by the thread, too, during the
+    forward and backward pass that follow: `optimizer.step`, which changes it, waits for that.
     """
 
-    def __init__(self, folder: Path, optimizer: torch.optim.Optimizer, *, keep: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        optimizer: torch.optim.Optimizer,
+        *,
+        later: Collection[Place],
+        keep: int,
+    ) -> None:
         self.folder, self.keep = folder, keep
-        self._snapshot = Snapshot(later=SLOTS)
+        self._snapshot = Snapshot(later)
         self._before_step = optimizer.register_step_pre_hook(lambda *_: self.wait_copied())
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._stop = Event()

@@ -23,12 +23,11 @@ from torch import Tensor
 from unlabeled.data.randomness import mix
 from unlabeled.distributed import comm
 from unlabeled.engine.checkpoint_files import rank_file, read, redistributed_buffers
+from unlabeled.engine.snapshot import Place
 from unlabeled.errors import CheckpointError
 from unlabeled.methods.base import Method
 
 FORMAT = 2
-SLOTS = ("shared.pt", "optimizer", "state")
-"""Where the optimizer's slots (momentum) lie; `optimizer.step` alone changes them in place."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +67,17 @@ def contents(
             "scaler": scaler.state_dict(),
         }
     return files
+
+
+def changed_by_step(method: Method) -> frozenset[Place]:
+    """The places in `contents` whose tensors `optimizer.step` alone changes, by far the most bytes.
+
+    The optimizer's slots (momentum), and the parameters of the backbone.
+    """
+    names = (f"backbone.{name}" for name, _ in method.backbone.named_parameters())
+    return frozenset(
+        [("shared.pt", "optimizer", "state"), *(("shared.pt", "method", name) for name in names)]
+    )
 
 
 def complete(folder: Path) -> list[Path]:

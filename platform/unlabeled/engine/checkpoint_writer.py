@@ -34,7 +34,10 @@ class CheckpointWriter(Hook):
         """What was just restored needs no saving; what was left half written goes."""
         self._saved_step = trainer.step
         self._writer = BackgroundWriter(
-            trainer.run.checkpoints, trainer.optimizer, keep=self.config.keep
+            trainer.run.checkpoints,
+            trainer.optimizer,
+            later=checkpoint.changed_by_step(trainer.method),
+            keep=self.config.keep,
         )
 
     def step_done(self, trainer: Trainer) -> None:

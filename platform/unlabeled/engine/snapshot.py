@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import torch
@@ -17,10 +18,11 @@ class Snapshot:
     The memory of a tensor is allocated when it is first seen and filled again by the next `take`,
     which ends the life of the last copy: pages that a process touches for the first time cost
     several times what copying into them does. From a GPU the copy runs in the current stream, into
-    page-locked memory. Tensors of the CPU that lie below the place `later` are left to `finish`.
+    page-locked memory. Tensors of the CPU at or below the places `later`, each of three steps, are
+    left to `finish`.
     """
 
-    def __init__(self, later: Place) -> None:
+    def __init__(self, later: Collection[Place]) -> None:
         self._later = later
         self._memory: dict[Place, Tensor] = {}
         self._left: list[tuple[Tensor, Tensor]] = []
@@ -30,7 +32,7 @@ class Snapshot:
     def take(self, state: dict[str, Any]) -> dict[str, Any]:
         """The copy, whole after `finish` and `delivered`; `state` may change in place at once.
 
-        But for what lies below `later`: that may change only after `finish`.
+        But for what lies at or below `later`: that may change only after `finish`.
         """
         memory: dict[Place, Tensor] = {}
         copy: dict[str, Any] = self._copy(state, (), memory)
@@ -67,7 +69,7 @@ class Snapshot:
             kept = torch.empty_like(tensor, device="cpu", pin_memory=tensor.is_cuda)
         if tensor.is_cuda:
             self._gpu = tensor.device
-        elif place[: len(self._later)] == self._later:
+        elif place[:3] in self._later:
             self._left.append((kept, tensor))
             return kept
         return kept.copy_(tensor, non_blocking=True)

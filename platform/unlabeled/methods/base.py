@@ -79,6 +79,7 @@ class Method(nn.Module):
     `start_epoch` (before the first step of every epoch; not again when resuming inside one) ->
     `before_step` (once a step, with all micro-batches) -> `forward` (each micro-batch) ->
     backward -> `after_backward` -> optimizer -> `after_update`.
+    Nothing but the optimizer changes the backbone's parameters: they may be read until its step.
     """
 
     parts: ClassVar[frozenset[str]] = frozenset({"head", "loss"})
