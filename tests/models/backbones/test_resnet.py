@@ -73,6 +73,8 @@ def test_width_multiplies_every_convolution_of_the_model() -> None:
         {"depth": 50, "width": 0.25},
         {"depth": 18, "width": 0.25, "stem": "small"},
         {"depth": 34, "width": 0.5, "stem": "small"},
+        {"depth": 18, "width": 0.25, "stages": 1},
+        {"depth": 50, "width": 0.25, "stages": 3},
     ],
 )
 @pytest.mark.parametrize("size", [(32, 32), (33, 47), (96, 64)])
@@ -90,6 +92,22 @@ def test_the_small_stem_keeps_the_resolution() -> None:
     model.layer4.register_forward_hook(lambda m, i, o: shapes.append(o.shape))
     model(torch.randn(2, 3, 32, 32))
     assert shapes == [(2, 64, 32, 32), (2, 512, 4, 4)]
+
+
+@pytest.mark.parametrize("stages", [1, 2, 3])
+def test_fewer_stages_are_the_whole_network_s_first_ones(stages: int) -> None:
+    whole, part = resnet(depth=18, width=0.25).eval(), resnet(depth=18, width=0.25, stages=stages)
+    result = part.eval().load_state_dict(whole.state_dict(), strict=False)
+    assert result.missing_keys == []
+    assert {key.split(".")[0] for key in result.unexpected_keys} == {
+        f"layer{stage}" for stage in range(stages + 1, 5)
+    }
+    maps: list[torch.Tensor] = []
+    getattr(whole, f"layer{stages}").register_forward_hook(lambda m, i, o: maps.append(o))
+    images = torch.randn(2, 3, 32, 32)
+    whole(images)
+    assert torch.equal(part(images), maps[0].mean(dim=(2, 3)))
+    assert part.feature_dim == 16 * 2 ** (stages - 1)
 
 
 @pytest.mark.parametrize("fields", [{}, {"width": 2.0}, {"stem": "small"}])

@@ -18,7 +18,8 @@ from unlabeled.registry import register
 class ResNet(ScaledResNet):
     """ResNet with global average pooling: images [B, 3, h, w] -> features [B, feature_dim].
 
-    feature_dim = 512 x width for depths 18 and 34, 2048 x width for 50, 101 and 152.
+    feature_dim = 512 x width for depths 18 and 34, 2048 x width for 50, 101 and 152; half as much
+    for each stage left out.
     The widths 2, 4 and 5 of the SwAV paper multiply every stage and the stem: ResNet-50 has 24 M,
     94 M, 375 M and 586 M parameters at width 1, 2, 4 and 5. Any image size is accepted.
     Reference: He et al. 2016, arXiv 1512.03385; Caron et al. 2020, appendix B.2 (widths).
@@ -34,6 +35,8 @@ class ResNet(ScaledResNet):
         """Multiplier of all channels (SwAV: 1, 2, 4, 5); below 1 for small runs."""
         stem: Literal["imagenet", "small"] = "imagenet"
         """imagenet: 7x7 stride 2 and max-pool; small: 3x3 stride 1, for images of about 32 px."""
+        stages: Literal[1, 2, 3, 4] = 4
+        """How many of the four stages to keep, from the first; fewer for small images."""
         zero_init_residual: bool = False
         """Start the last batch norm of every block at zero (SwAV does not)."""
 
@@ -46,6 +49,7 @@ class ResNet(ScaledResNet):
             config.depth,
             width=config.width,
             stem=config.stem,
+            stages=config.stages,
             zero_init_residual=config.zero_init_residual,
         )
-        self.how_to_load = loading_code(self, config.depth, config.stem)
+        self.how_to_load = loading_code(self, config.depth, config.stem, config.stages)

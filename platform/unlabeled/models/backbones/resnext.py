@@ -49,4 +49,4 @@ class ResNeXt(ScaledResNet):
             zero_init_residual=config.zero_init_residual,
         )
         arguments = f", groups={config.groups}, width_per_group={config.width_per_group}"
-        self.how_to_load = loading_code(self, config.depth, config.stem, arguments)
+        self.how_to_load = loading_code(self, config.depth, config.stem, arguments=arguments)

@@ -20,6 +20,9 @@ BLOCKS: dict[int, list[int]] = {
 }
 """Residual blocks of the four stages by depth (He et al. 2016, table 1)."""
 
+STAGES = 4
+"""Stages of a whole network, torchvision's layer1 to layer4."""
+
 STAGE_WIDTH = 64
 """Channels of the stem and planes of the first stage at width 1."""
 
@@ -29,8 +32,9 @@ class ScaledResNet(ResNet):
 
     width multiplies the channels of the stem and of every stage (not the bottlenecks' inner width
     alone, as torchvision's wide_resnet50_2 does). The `small` stem is a 3x3 convolution of stride 1
-    without max-pool, for images of about 32 pixels. Initialisation is torchvision's: Kaiming normal
-    over fan-out for convolutions, 1 and 0 for batch norm.
+    without max-pool, for images of about 32 pixels. Of the four stages the first `stages` are kept.
+    Initialisation is torchvision's: Kaiming normal over fan-out for convolutions, 1 and 0 for batch
+    norm.
     Batch statistics are those of the rank unless the model is converted to synchronised ones.
     """
 
@@ -40,6 +44,7 @@ class ScaledResNet(ResNet):
         *,
         width: float = 1.0,
         stem: Literal["imagenet", "small"] = "imagenet",
+        stages: int = STAGES,
         groups: int = 1,
         width_per_group: int = 64,
         zero_init_residual: bool = False,
@@ -55,8 +60,10 @@ class ScaledResNet(ResNet):
             zero_init_residual=zero_init_residual,
         )
         self._set_stem(stem)
+        for stage in range(stages + 1, STAGES + 1):
+            setattr(self, f"layer{stage}", nn.Identity())
         # Widths double from stage to stage: the fourth has 8 times the stem's planes.
-        self.feature_dim: int = 8 * self._stem_width * block.expansion
+        self.feature_dim: int = 2 ** (stages - 1) * self._stem_width * block.expansion
         self.fc = nn.Identity()
 
     def _make_layer(
@@ -100,7 +107,9 @@ def width_problems(width: float) -> Iterator[tuple[str, str]]:
         )
 
 
-def loading_code(model: ScaledResNet, depth: int, stem: str, arguments: str = "") -> str:
+def loading_code(
+    model: ScaledResNet, depth: int, stem: str, stages: int = STAGES, arguments: str = ""
+) -> str:
     """Python that rebuilds `model` as `m` with torch and torchvision alone; see `how_to_load`."""
     width = model.conv1.out_channels
     block = "Bottleneck" if depth >= 50 else "BasicBlock"
@@ -123,4 +132,5 @@ def loading_code(model: ScaledResNet, depth: int, stem: str, arguments: str = ""
         lines.append(f"m.bn1 = torch.nn.BatchNorm2d({width})")
     if stem == "small":
         lines.append("m.maxpool = torch.nn.Identity()")
+    lines += [f"m.layer{i} = torch.nn.Identity()" for i in range(stages + 1, STAGES + 1)]
     return "\n".join([*lines, "m.fc = torch.nn.Identity()"])
