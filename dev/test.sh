@@ -16,6 +16,9 @@ env=$(bash dev/environment.sh) || exit $?
 # The tensors of the tests are small, and several processes train at once: one thread each is fastest.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
+# Two at a time, a file in one of them: most tests wait for processes, or for SLURM.
+side_by_side=(-n 2 --dist loadfile --no-loadscope-reorder)
+
 status=0
 check() {
     echo "== $*" >&2
@@ -29,9 +32,9 @@ if (($# == 0)); then
     check "$env/bin/ruff" format --check .
     check "$env/bin/ruff" check .
     check "$venv/bin/python" -m mypy platform extra_scripts/*.py dev/*.py
-    check "$venv/bin/python" -m pytest
+    check "$venv/bin/python" -m pytest "${side_by_side[@]}"
 elif [[ $1 == quick ]]; then
-    check "$venv/bin/python" -m pytest -m "not slow" "${@:2}"
+    check "$venv/bin/python" -m pytest "${side_by_side[@]}" -m "not slow" "${@:2}"
 else
     check "$venv/bin/python" -m pytest "$@"
 fi

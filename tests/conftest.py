@@ -14,6 +14,11 @@ from unlabeled import registry as registries
 torch.set_num_threads(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Jobs on SLURM first: they wait more than they compute, and a second process fills the gaps."""
+    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+
+
 @pytest.fixture(autouse=True)
 def fixed_seed() -> None:
     """Random draws of a test are the same alone, in the whole suite and in any order."""
