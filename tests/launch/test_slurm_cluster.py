@@ -273,6 +273,28 @@ def test_an_evaluation_is_a_job_too(tmp_path: Path, alone: Path) -> None:
     assert result["benchmark"] == "knn"
 
 
+def test_a_suite_goes_on_behind_what_it_has_measured(tmp_path: Path, alone: Path) -> None:
+    results = tmp_path / "results"
+    job = submit(
+        tmp_path,
+        f"weights={alone}",
+        f"out={results}",
+        f"launch.folder={tmp_path / 'job'}",
+        "launch.nodes=2",
+        "launch.max_restarts=0",
+        "threads=1",
+        "suite.parts.linear.benchmark.epochs=500",
+        command="suite",
+    )
+    until(lambda: (results / "knn.json").exists(), 120, f"k-NN\n{job.output()}")
+    slurm("scancel", "--signal=USR2", job.id)
+    until(lambda: job.state() != "RUNNING", 90, "requeued")
+    assert job.wait() == "COMPLETED", job.output()
+    assert job.restarts() == ["stopped by a signal"]
+    assert "knn: measured already" in job.output()
+    assert {path.stem for path in results.glob("*.json")} == {"knn", "linear"}
+
+
 def test_the_shell_script_stops_and_continues_as_well(tmp_path: Path, alone: Path) -> None:
     command = tmp_path / "unlabeled"
     command.write_text(f'#!/bin/sh\nexec {sys.executable} -m unlabeled "$@"\n')

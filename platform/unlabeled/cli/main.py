@@ -40,6 +40,12 @@ COMMANDS: dict[str, Command] = {
         "measure what a network learned",
         needs_torch=True,
     ),
+    "suite": Command(
+        "unlabeled.cli.suite",
+        "suite=... weights=... [key=value ...]",
+        "many benchmarks of the same weights, one table; what is measured already is passed over",
+        needs_torch=True,
+    ),
     "jobs": Command(
         "unlabeled.cli.jobs",
         "[FOLDER ...] | tail [-f] RUN | cancel RUN | resubmit RUN",

@@ -20,6 +20,8 @@ from unlabeled.config.location import config_dir
 from unlabeled.registry import KINDS, group, load_plugins
 
 WIDTH = 100
+NEEDED = {"pretrain": [], "evaluate": ["benchmark", "weights"], "suite": ["suite", "weights"]}
+"""The commands that take components, and what each must be told."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -64,7 +66,7 @@ def _yaml_page(chosen: Choice) -> Iterator[str]:
     yield ""
     yield f"yaml      {_near(chosen.yaml)}"
     yield "use"
-    for command, key in _keys(chosen.kind) or [("pretrain", chosen.kind)]:
+    for command, key in _keys(chosen.kind) or [(_command(chosen.kind), chosen.kind)]:
         yield f"  {_line(command, _choose(command, chosen.kind, key, chosen.name), key)}"
 
 
@@ -90,7 +92,7 @@ def usages(entry: Entry) -> Iterator[str]:
 
 def _line(command: str, arguments: str, key: str) -> str:
     """A whole command line, with what the command always needs."""
-    needed = {"pretrain": [], "evaluate": ["benchmark", "weights"]}[command]
+    needed = NEEDED[command]
     return " ".join(["unlabeled", command, *(f"{n}=..." for n in needed if n != key), arguments])
 
 
@@ -103,11 +105,21 @@ def _choose(command: str, kind: str, key: str, name: str) -> str:
     return f"~{target}" if target in _defaults(command) else f"+{target}={name}"
 
 
+def _command(kind: str) -> str:
+    """The command whose YAML names this group, which no schema names."""
+    return next(name for name in NEEDED if _defaults(name) & {kind, f"optional {kind}"})
+
+
 @cache
 def _defaults(command: str) -> frozenset[str]:
-    """The groups that the defaults list of a command's YAML names."""
-    defaults = OmegaConf.load(config_dir() / f"{command}.yaml").defaults
-    return frozenset(str(key) for item in defaults if isinstance(item, Mapping) for key in item)
+    """The groups that the defaults list of a command's YAML names, and those it builds upon."""
+    named: set[str] = set()
+    for item in OmegaConf.load(config_dir() / f"{command}.yaml").defaults:
+        if isinstance(item, Mapping):
+            named.update(map(str, item))
+        elif item != "_self_":
+            named |= _defaults(item)
+    return frozenset(named)
 
 
 def _scalar(default: str | None) -> str | None:

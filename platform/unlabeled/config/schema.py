@@ -200,12 +200,11 @@ class PretrainConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateConfig:
-    """Everything that `unlabeled evaluate` reads."""
+class MeasuringConfig:
+    """What `unlabeled evaluate` and `unlabeled suite` read alike."""
 
     weights: str
     """A run, a checkpoint, a .safetensors file, torchvision:<name>, or `random`."""
-    benchmark: Annotated[Component, "benchmark"]
     like: str | None = None
     """A run whose data set, view, architecture and seed count where this command names none."""
     dataset: Annotated[Component, "dataset"] | None = None
@@ -220,11 +219,53 @@ class EvaluateConfig:
     device: Device
     threads: int | None
     loader: LoaderConfig
-    out: str | None
-    """Where the result goes; null: results/<benchmark>.json of the run, or only the terminal."""
     launch: Annotated[Component, "launcher"]
     plugins: list[str]
 
     def problems(self) -> Problems:
         """Ranges."""
         yield from _positive(batch_size=self.batch_size, threads=self.threads)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(MeasuringConfig):
+    """Everything that `unlabeled evaluate` reads."""
+
+    benchmark: Annotated[Component, "benchmark"]
+    out: str | None
+    """Where the result goes; null: results/<benchmark>.json of the run, or only the terminal."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuitePart:
+    """One benchmark of a suite."""
+
+    benchmark: Annotated[Component, "benchmark"]
+    dataset: Annotated[Component, "dataset"] | None = None
+    """null: that of the suite."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteChoice:
+    """The benchmarks of a suite."""
+
+    name: str
+    parts: dict[str, SuitePart | None]
+    """By the name of their result file; null leaves one out."""
+
+    def problems(self) -> Problems:
+        """Names that are files."""
+        if not any(self.parts.values()):
+            yield "parts", "a suite needs at least one benchmark"
+        for name in self.parts:
+            if not name.replace("-", "_").isidentifier():
+                yield f"parts.{name}", "names a file: use letters, digits, - and _"
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteConfig(MeasuringConfig):
+    """Everything that `unlabeled suite` reads."""
+
+    suite: SuiteChoice
+    out: str | None
+    """The folder of the results; null: results/ of the run, or results/<weights> here."""

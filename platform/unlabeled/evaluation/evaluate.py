@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import logging
 import time
 from pathlib import Path
 
 import torch
 
+import unlabeled
 from unlabeled.config.check import to_data
 from unlabeled.config.schema import EvaluateConfig
 from unlabeled.data.normalize import Normalize
@@ -68,8 +71,31 @@ def measure(
         weights=config.weights,
         seed=config.seed,
         seconds=time.monotonic() - started,
+        identity=identity(config, subject),
         config=to_data(config),
     )
+
+
+def identity(config: EvaluateConfig, subject: Subject) -> str:
+    """A fingerprint of all that decides the numbers of a measurement, as hexadecimal digits.
+
+    Weights, images of both splits, evaluation view, normalisation, benchmark, seed and version; not
+    the batch size, the device or the number of processes.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in subject.backbone.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    settings = {
+        "images": [subject.train.fingerprint(), subject.test.fingerprint()],
+        "view": to_data(subject.transform),
+        "normalization": to_data(subject.normalization),
+        "benchmark": to_data(config.benchmark),
+        "seed": config.seed,
+        "version": unlabeled.__version__,
+    }
+    digest.update(json.dumps(settings, sort_keys=True).encode())
+    return digest.hexdigest()
 
 
 def result_paths(config: EvaluateConfig, subject: Subject) -> list[Path]:

@@ -25,6 +25,8 @@ class Result:
     weights: str
     seed: int
     seconds: float
+    identity: str
+    """Of all that decides the numbers: where it is equal nothing needs to be measured again."""
     config: dict[str, Any]
 
 
@@ -49,10 +51,11 @@ def write_result(path: str | os.PathLike[str], result: Result) -> None:
 
 def read_results(folder: str | os.PathLike[str]) -> list[Result]:
     """All results of a folder, by file name; none for a folder that does not exist."""
-    return [_read(path) for path in sorted(Path(folder).glob("*.json"))]
+    return [read_result(path) for path in sorted(Path(folder).glob("*.json"))]
 
 
-def _read(path: Path) -> Result:
+def read_result(path: Path) -> Result:
+    """One result file; DataError if it is none."""
     names = [field.name for field in fields(Result)]
     try:
         data = json.loads(path.read_text(encoding="utf-8"))

@@ -11,7 +11,7 @@ import torchvision
 from torch import Tensor, nn
 
 from unlabeled.config.check import build_config
-from unlabeled.config.schema import EvaluateConfig, Normalization, PretrainConfig
+from unlabeled.config.schema import MeasuringConfig, Normalization, PretrainConfig
 from unlabeled.data.sources.base import Source
 from unlabeled.engine import checkpoint
 from unlabeled.engine.build import seed_everything
@@ -43,10 +43,10 @@ class Subject:
         return int(width)
 
 
-def load_subject(config: EvaluateConfig) -> Subject:
+def load_subject(config: MeasuringConfig) -> Subject:
     """The subject that `weights` names; the run, or `like`, says what the command leaves open."""
     _must_exist(config.weights)
-    run = _run_of(config.weights)
+    run = run_of(config.weights)
     reference = run or (RunDirectory(config.like) if config.like else None)
     known = _run_config(reference) if reference else None
     dataset = config.dataset or (known.dataset if known else None)
@@ -71,7 +71,7 @@ def _default_transform() -> Component:
     return Component("transform", "center_crop", get("transform", "center_crop").Config())
 
 
-def _run_of(weights: str) -> RunDirectory | None:
+def run_of(weights: str) -> RunDirectory | None:
     """The run that a path belongs to: the run, one of its checkpoints or its exported weights."""
     path = Path(weights).expanduser()
     if not path.exists():
@@ -93,7 +93,7 @@ def _run_config(run: RunDirectory) -> PretrainConfig:
         ) from error
 
 
-def _backbone(config: EvaluateConfig, known: PretrainConfig | None) -> nn.Module:
+def _backbone(config: MeasuringConfig, known: PretrainConfig | None) -> nn.Module:
     """Build the architecture and fill it."""
     if config.weights.startswith("torchvision:"):
         return _torchvision_backbone(config.weights.removeprefix("torchvision:"))

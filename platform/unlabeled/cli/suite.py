@@ -1,0 +1,18 @@
+"""`unlabeled suite`: compose, check, launch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from unlabeled.cli.hydra_flags import run_command
+from unlabeled.config.schema import SuiteConfig
+from unlabeled.evaluation.suite import run_suite
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the command; faults are raised as UserError."""
+
+    def launch(config: SuiteConfig) -> None:
+        config.launch.build().run(run_suite, config)
+
+    return run_command("suite", SuiteConfig, argv, launch)

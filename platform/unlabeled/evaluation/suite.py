@@ -1,0 +1,124 @@
+"""The job of `unlabeled suite`: many benchmarks of the same weights, one table."""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import torch
+
+from unlabeled.config.schema import EvaluateConfig, MeasuringConfig, SuiteConfig, SuitePart
+from unlabeled.distributed import comm
+from unlabeled.engine.logs import log_to
+from unlabeled.engine.run_directory import write_atomically
+from unlabeled.errors import EnvironmentProblem, UserError
+from unlabeled.evaluation.evaluate import identity, measure, save_result
+from unlabeled.evaluation.features import FeatureSet
+from unlabeled.evaluation.results import Result, format_table, read_result
+from unlabeled.evaluation.subject import load_subject, run_of
+
+log = logging.getLogger(__name__)
+
+
+def run_suite(config: SuiteConfig, device: torch.device) -> None:
+    """Measure every part that is not measured yet, and tabulate all of them.
+
+    A part that fails is named, and the others go on; at the end the first failure decides the
+    status. A part counts as measured if its result file was made from the same weights, images,
+    view, settings and version (`Result.identity`). Under DDP all ranks measure a part together and
+    rank 0 writes.
+    """
+    run = run_of(config.weights)
+    first = comm.rank() == 0
+    with log_to(run.log_file if run and first else None, terminal=first):
+        folder = results_folder(config)
+        results, failures = _measure_all(config, folder, device)
+        if first:
+            table = format_table([_row(name, result) for name, result in results.items()])
+            log.info("\n%s\n", table)
+            save_table(folder / f"{config.suite.name}.txt", table)
+    if failures:
+        name, error = next(iter(failures.items()))
+        raise type(error)(f"{len(failures)} not measured ({', '.join(failures)}); {name}: {error}")
+
+
+def results_folder(config: SuiteConfig) -> Path:
+    """`out`, the results of the run, or a folder here that is named after the weights."""
+    if config.out is not None:
+        return Path(config.out).expanduser()
+    run = run_of(config.weights)
+    if run is not None:
+        return run.results
+    return Path("results", re.sub(r"[^\w.-]+", "-", config.weights).strip("-."))
+
+
+def save_table(path: Path, table: str) -> None:
+    """Write the table; a full disk or a read-only folder is named."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, table + "\n")
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot write {path}: {error.strerror}") from error
+    log.info("written: %s", path)
+
+
+def _measure_all(
+    config: SuiteConfig, folder: Path, device: torch.device
+) -> tuple[dict[str, Result], dict[str, UserError]]:
+    results: dict[str, Result] = {}
+    failures: dict[str, UserError] = {}
+    cache: dict[str, FeatureSet] = {}
+    dataset = None
+    for name, part in config.suite.parts.items():
+        if part is None:
+            continue
+        if part.dataset != dataset:
+            cache.clear()  # features of one data set at a time stay in memory
+            dataset = part.dataset
+        try:
+            results[name] = _measured(
+                part_config(config, part), folder / f"{name}.json", device, cache
+            )
+        except UserError as error:
+            log.error("%s: %s", name, error)
+            failures[name] = error
+    return results, failures
+
+
+def part_config(config: SuiteConfig, part: SuitePart) -> EvaluateConfig:
+    """The part as `unlabeled evaluate` would be told it."""
+    shared = {field.name: getattr(config, field.name) for field in fields(MeasuringConfig)}
+    shared["dataset"] = part.dataset or config.dataset
+    return EvaluateConfig(**shared, benchmark=part.benchmark, out=None)
+
+
+def _measured(
+    config: EvaluateConfig, path: Path, device: torch.device, cache: dict[str, FeatureSet]
+) -> Result:
+    """The result in `path` if it is of this very measurement, or a new one, written there."""
+    subject = load_subject(config)
+    # What rank 0 finds on its disk decides for all.
+    found = comm.all_gather_objects(
+        read_result(path) if comm.rank() == 0 and path.is_file() else None
+    )[0]
+    if found is not None and found.identity == identity(config, subject):
+        log.info("%s: measured already, %s", path.stem, path)
+        return found
+    result = measure(config, subject, device, cache)
+    if comm.rank() == 0:
+        save_result(path, result)
+    return result
+
+
+def _row(name: str, result: Result) -> dict[str, object]:
+    metric, value = next(iter(result.metrics.items()))
+    return {
+        "benchmark": name,
+        "data set": result.dataset,
+        "fingerprint": result.fingerprint[:12],
+        "metric": metric,
+        "ours": value,
+        "protocol": result.protocol,
+    }
