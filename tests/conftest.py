@@ -15,7 +15,7 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Jobs on SLURM first: they wait more than they compute, and a second process fills the gaps."""
+    """Jobs on SLURM first: they wait more than they compute; a second process fills the gaps."""
     items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
 
 
