@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -58,14 +59,13 @@ def test_its_numbers_are_those_of_evaluate(
     assert table in capsys.readouterr().out
     for name, part in config.suite.parts.items():
         assert part is not None
-        alone = part_config(config, part)
-        object.__setattr__(alone, "out", str(tmp_path / f"{name}.json"))
-        evaluate(alone, CPU)
+        evaluate(replace(part_config(config, part), out=str(tmp_path / f"{name}.json")), CPU)
         expected = json.loads((tmp_path / f"{name}.json").read_text())
         assert measured[name]["metrics"] == expected["metrics"]
         assert measured[name]["identity"] == expected["identity"]
-        (row,) = [line for line in table.splitlines() if line.startswith(name)]
-        assert f"{expected['metrics']['top1']:.2f}" in row and expected["protocol"] in row
+        (row,) = [line for line in table.splitlines() if line.startswith(f"{name} ")]
+        assert f"{expected['metrics']['top1']:.2f}" in row
+        assert f"{name}: {expected['protocol']}" in table
 
 
 def test_what_is_measured_already_is_passed_over(
@@ -166,3 +166,24 @@ def test_the_name_of_a_part_cannot_lead_out_of_the_folder(run: Path) -> None:
     part = suite(run, None).suite.parts["knn"]
     faults = dict(SuiteChoice(name="mine", parts={"../knn": part, "knn-8": part}).problems())
     assert list(faults) == ["parts.../knn"] and "names a file" in faults["parts.../knn"]
+
+
+def test_published_numbers_stand_beside_ours_and_name_their_source(
+    run: Path, tmp_path: Path
+) -> None:
+    """The run is SwAV's, so the difference is to SwAV's number."""
+    published = "++suite.parts.knn.published={simclr: 60.0, swav: 65.7}"
+    config = suite(run, tmp_path, published, "++suite.parts.knn.source='SwAV, table 11'")
+    run_suite(config, CPU)
+    text = (tmp_path / "quick.txt").read_text()
+    head, _, knn, linear, *_ = text.splitlines()
+    assert "simclr (published)  swav (published)  difference" in head
+    ours = results(tmp_path)["knn"]["metrics"]["top1"]
+    assert knn.split()[-3:] == ["60.00", "65.70", f"{ours - 65.7:.2f}"]
+    assert linear.split()[-1] == f"{results(tmp_path)['linear']['metrics']['top1']:.2f}"
+    assert "knn, published: SwAV, table 11" in text
+
+
+def test_a_published_number_without_its_source_is_refused(run: Path) -> None:
+    with pytest.raises(ConfigError, match=r"suite.parts.knn.source: published numbers need"):
+        suite(run, None, "++suite.parts.knn.published={swav: 65.7}")

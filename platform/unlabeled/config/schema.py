@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Literal
 
 from unlabeled.registry import Component
@@ -243,6 +243,15 @@ class SuitePart:
     benchmark: Annotated[Component, "benchmark"]
     dataset: Annotated[Component, "dataset"] | None = None
     """null: that of the suite."""
+    published: dict[str, float] = field(default_factory=dict)
+    """What papers report for the main metric, by method; shown beside ours, never mixed with it."""
+    source: str | None = None
+    """Where the published numbers stand."""
+
+    def problems(self) -> Problems:
+        """No number without its source."""
+        if self.published and self.source is None:
+            yield "source", "published numbers need the paper and table that they come from"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -269,3 +278,12 @@ class SuiteConfig(MeasuringConfig):
     suite: SuiteChoice
     out: str | None
     """The folder of the results; null: results/ of the run, or results/<weights> here."""
+    watch: bool
+    """Measure every checkpoint of a run that still trains, into results/<step>/, until it ends."""
+    watch_seconds: float
+    """How long to wait before looking for another checkpoint."""
+
+    def problems(self) -> Problems:
+        """Ranges."""
+        yield from super().problems()
+        yield from _positive(watch_seconds=self.watch_seconds)

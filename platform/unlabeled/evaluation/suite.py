@@ -16,8 +16,9 @@ from unlabeled.engine.run_directory import write_atomically
 from unlabeled.errors import EnvironmentProblem, UserError
 from unlabeled.evaluation.evaluate import identity, measure, save_result
 from unlabeled.evaluation.features import FeatureSet
-from unlabeled.evaluation.results import Result, format_table, read_result
+from unlabeled.evaluation.results import Result, read_result
 from unlabeled.evaluation.subject import load_subject, run_of
+from unlabeled.evaluation.suite_table import suite_table
 
 log = logging.getLogger(__name__)
 
@@ -34,11 +35,12 @@ def run_suite(config: SuiteConfig, device: torch.device) -> None:
     first = comm.rank() == 0
     with log_to(run.log_file if run and first else None, terminal=first):
         folder = results_folder(config)
-        results, failures = _measure_all(config, folder, device)
+        results, failures = measure_parts(config, folder, device)
         if first:
-            table = format_table([_row(name, result) for name, result in results.items()])
-            log.info("\n%s\n", table)
-            save_table(folder / f"{config.suite.name}.txt", table)
+            method = run.read_config()["method"]["name"] if run else None
+            save_table(
+                folder / f"{config.suite.name}.txt", suite_table(config.suite, results, method)
+            )
     if failures:
         name, error = next(iter(failures.items()))
         raise type(error)(f"{len(failures)} not measured ({', '.join(failures)}); {name}: {error}")
@@ -55,7 +57,8 @@ def results_folder(config: SuiteConfig) -> Path:
 
 
 def save_table(path: Path, table: str) -> None:
-    """Write the table; a full disk or a read-only folder is named."""
+    """Print the table and write it; a full disk or a read-only folder is named."""
+    log.info("\n%s\n", table)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_atomically(path, table + "\n")
@@ -64,9 +67,10 @@ def save_table(path: Path, table: str) -> None:
     log.info("written: %s", path)
 
 
-def _measure_all(
+def measure_parts(
     config: SuiteConfig, folder: Path, device: torch.device
 ) -> tuple[dict[str, Result], dict[str, UserError]]:
+    """The results by the name of the part, from files or new, and why others failed."""
     results: dict[str, Result] = {}
     failures: dict[str, UserError] = {}
     cache: dict[str, FeatureSet] = {}
@@ -110,15 +114,3 @@ def _measured(
     if comm.rank() == 0:
         save_result(path, result)
     return result
-
-
-def _row(name: str, result: Result) -> dict[str, object]:
-    metric, value = next(iter(result.metrics.items()))
-    return {
-        "benchmark": name,
-        "data set": result.dataset,
-        "fingerprint": result.fingerprint[:12],
-        "metric": metric,
-        "ours": value,
-        "protocol": result.protocol,
-    }

@@ -1,0 +1,88 @@
+"""A suite beside a run: every checkpoint is measured, until the run is done."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests_support.command import ROOT, TINY
+from tests_support.in_process import tiny_config
+from unlabeled.config.check import build_config
+from unlabeled.config.compose import compose_config
+from unlabeled.config.schema import SuiteConfig
+from unlabeled.engine.pretrain import pretrain
+from unlabeled.errors import ConfigError
+from unlabeled.evaluation.suite import run_suite
+from unlabeled.evaluation.watch import watch
+
+CPU = torch.device("cpu")
+SMALL = [
+    "loader.workers=0",
+    "device=cpu",
+    "watch_seconds=0.1",
+    "suite.parts.linear=null",
+    "suite.parts.knn.benchmark.k=[3]",
+    "suite.parts.knn.benchmark.report_k=3",
+]
+
+
+def config(weights: Path | str, *overrides: str) -> SuiteConfig:
+    composed = compose_config("suite", [f"weights={weights}", *SMALL, *overrides])
+    return build_config(SuiteConfig, composed.data, composed.problems)
+
+
+def steps(folder: Path) -> dict[int, float]:
+    files = folder.glob("*/knn.json")
+    return {int(f.parent.name): json.loads(f.read_text())["metrics"]["top1"] for f in files}
+
+
+def test_each_checkpoint_is_measured_as_the_suite_would(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    every = ["max_steps=4", "checkpoint.every_steps=1", "checkpoint.keep=3"]
+    pretrain(tiny_config(run, *every), CPU)
+    watch(config(run), CPU)
+    found = steps(run / "results")
+    assert sorted(found) == [2, 3, 4]
+    for step, top1 in found.items():
+        (folder,) = (run / "checkpoints").glob(f"*{step}")
+        run_suite(config(folder, f"out={tmp_path / str(step)}"), CPU)
+        assert (
+            json.loads((tmp_path / str(step) / "knn.json").read_text())["metrics"]["top1"] == top1
+        )
+    lines = (run / "results" / "quick_by_step.txt").read_text().splitlines()[2:]
+    assert [line.split() for line in lines] == [[str(n), f"{found[n]:.2f}"] for n in (2, 3, 4)]
+
+
+def test_only_a_run_can_be_watched(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="is no run"):
+        watch(config("random", "dataset=digits", "backbone=resnet18_stage1"), CPU)
+
+
+@pytest.mark.slow
+def test_watching_ends_with_the_run(tmp_path: Path) -> None:
+    """Both are real processes; the run begins first and is still training when the watch looks."""
+    run = tmp_path / "run"
+    training = [*TINY, f"run.dir={run}", "epochs=40", "checkpoint.every_steps=20"]
+    beside = [f"weights={run}", *SMALL, "watch=true"]
+    command = [sys.executable, "-m", "unlabeled"]
+    paths = {"PYTHONPATH": str(ROOT / "platform"), "PATH": "/usr/bin:/bin"}
+    trained = subprocess.Popen(
+        [*command, "pretrain", *training], cwd=tmp_path, env=paths, stdout=subprocess.DEVNULL
+    )
+    try:
+        while not (run / "config.yaml").exists():
+            assert trained.poll() is None
+        done = subprocess.run(
+            [*command, "suite", *beside],
+            cwd=tmp_path, env=paths, capture_output=True, text=True, timeout=240,
+        )  # fmt: skip
+    finally:
+        trained.wait(timeout=240)
+    assert (trained.returncode, done.returncode) == (0, 0), done.stderr
+    found = steps(run / "results")
+    assert max(found) == 160, done.stdout  # 40 epochs of 4 steps
