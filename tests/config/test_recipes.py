@@ -121,6 +121,8 @@ NEEDS: dict[str, list[str]] = {
     "dataset=file_list": ["dataset.train=/x"],
     "dataset=csv": ["dataset.path=/x"],
     "dataset=voc07": ["dataset.root=/x"],
+    "dataset=revisited": ["dataset.root=/x"],
+    "dataset=copydays": ["dataset.root=/x"],
     "dataset=torchvision": ["dataset.root=/x", "dataset.dataset=CIFAR10"],
 }
 
