@@ -123,6 +123,7 @@ NEEDS: dict[str, list[str]] = {
     "dataset=voc07": ["dataset.root=/x"],
     "dataset=revisited": ["dataset.root=/x"],
     "dataset=copydays": ["dataset.root=/x"],
+    "dataset=davis": ["dataset.root=/x"],
     "dataset=torchvision": ["dataset.root=/x", "dataset.dataset=CIFAR10"],
 }
 
