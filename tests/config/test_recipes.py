@@ -120,6 +120,10 @@ NEEDS: dict[str, list[str]] = {
     "dataset=folder": ["dataset.root=/x"],
     "dataset=file_list": ["dataset.train=/x"],
     "dataset=csv": ["dataset.path=/x"],
+    "dataset=voc07": ["dataset.root=/x"],
+    "dataset=revisited": ["dataset.root=/x"],
+    "dataset=copydays": ["dataset.root=/x"],
+    "dataset=davis": ["dataset.root=/x"],
     "dataset=torchvision": ["dataset.root=/x", "dataset.dataset=CIFAR10"],
 }
 

@@ -138,8 +138,8 @@ def _assemble(share: _Share, source: Source, device: torch.device) -> FeatureSet
             name,
             reason,
         )
-    features = _gather(share.features, device)
-    indices = _gather(share.indices.unsqueeze(1), device).squeeze(1)
+    features = gather_rows(share.features, device)
+    indices = gather_rows(share.indices.unsqueeze(1), device).squeeze(1)
     if not len(features):
         raise DataError(f"none of the {len(source)} images can be decoded")
     finite = torch.isfinite(features).all(dim=1)
@@ -153,7 +153,7 @@ def _assemble(share: _Share, source: Source, device: torch.device) -> FeatureSet
     return FeatureSet(features, indices, labels)
 
 
-def _gather(rows: Tensor, device: torch.device) -> Tensor:
+def gather_rows(rows: Tensor, device: torch.device) -> Tensor:
     """Rows of all ranks in rank order, on the host; shares may differ in length, also be empty."""
     if comm.world_size() == 1:
         return rows

@@ -16,6 +16,8 @@ class Source(abc.ABC):
 
     `image(i)` returns RGB uint8 [h, w, 3] and raises `unlabeled.data.decode.BrokenImage` for a file
     that cannot be decoded. Labels are int64 in range(num_classes), or None where there are none.
+    Where an image may show several classes, `labels` is None and `multi_labels` is int8 [N, C]: 1
+    the class is there, -1 it is not, 0 undecided (VOC's "difficult").
     A missing root, an empty folder or a split that does not exist raises DataError in the
     constructor. `decode_at_least`: sources of files decode large JPEGs at 1/2, 1/4 or 1/8 of their
     size where the shorter side stays at least so long; None, unless training asks: every pixel.
@@ -23,6 +25,7 @@ class Source(abc.ABC):
 
     decode_at_least: int | None = None
     labels: np.ndarray | None = None
+    multi_labels: np.ndarray | None = None
     classes: tuple[str, ...] = ()
 
     @abc.abstractmethod
@@ -39,7 +42,7 @@ class Source(abc.ABC):
     @property
     def num_classes(self) -> int:
         """How many classes the labels distinguish (0 without labels)."""
-        return len(self.classes)
+        return 0 if self.labels is None else len(self.classes)
 
     def fingerprint(self) -> str:
         """A short hash of names and labels: results on equal fingerprints are comparable."""
@@ -48,4 +51,6 @@ class Source(abc.ABC):
             digest.update(self.name(int(index)).encode())
         if self.labels is not None:
             digest.update(np.ascontiguousarray(self.labels, dtype=np.int64).tobytes())
+        if self.multi_labels is not None:
+            digest.update(np.ascontiguousarray(self.multi_labels, dtype=np.int8).tobytes())
         return digest.hexdigest()[:16]

@@ -28,6 +28,7 @@ class DecodedCache(Source):
 
     def __init__(self, source: Source, limit_gb: float) -> None:
         self.labels, self.classes = source.labels, source.classes
+        self.multi_labels = source.multi_labels
         self.decode_at_least = source.decode_at_least
         self._source, self._limit_gb = source, limit_gb
         self._images: dict[int, np.ndarray] = {}

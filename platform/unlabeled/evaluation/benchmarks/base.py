@@ -78,11 +78,21 @@ class Benchmark(abc.ABC):
 def require_labels(probe: Probe) -> None:
     """DataError unless both splits have labels and these mean the same classes."""
     for split, source in (("train", probe.train), ("test", probe.test)):
+        if source.multi_labels is not None:
+            raise DataError(
+                f"an image of the {split} split may show several classes, and this benchmark needs "
+                "one label for each; measure this data set with benchmark=svm"
+            )
         if source.labels is None:
             raise DataError(
                 f"the {split} split has no labels, which this benchmark needs; choose a labelled "
                 "data set for evaluation with dataset=..."
             )
+    require_equal_classes(probe)
+
+
+def require_equal_classes(probe: Probe) -> None:
+    """DataError unless a class number means the same in both splits."""
     train, test = probe.train.classes, probe.test.classes
     if train == test:
         return
