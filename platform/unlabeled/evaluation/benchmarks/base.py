@@ -5,6 +5,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -74,6 +75,11 @@ class Benchmark(abc.ABC):
     @abc.abstractmethod
     def run(self, probe: Probe) -> dict[str, float]:
         """The metrics, equal on every rank, the main one first. Accuracies are percentages."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files named by the config whose contents decide the numbers, as its own fields do."""
+        return ()
 
 
 def require_labels(probe: Probe) -> None:
