@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -39,6 +39,14 @@ class Probe:
     loader: LoaderConfig
     seed: int
     cache: dict[str, FeatureSet]
+
+    def with_test_view(self, pipeline: Pipeline) -> Probe:
+        """The same probe with another evaluation view of the test split, and of that alone.
+
+        Features of the training split that are known stay known.
+        """
+        known = {key: found for key, found in self.cache.items() if key.startswith("train ")}
+        return replace(self, pipeline=pipeline, cache=known)
 
     def features(self, split: Split) -> FeatureSet:
         """All features of a split under the evaluation view, extracted at the first request."""
