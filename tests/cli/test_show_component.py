@@ -7,8 +7,9 @@ import dataclasses
 import re
 
 import pytest
+import yaml
 
-from unlabeled.cli.choices import choices, kinds
+from unlabeled.cli.choices import choice, choices, kinds
 from unlabeled.cli.main import main
 from unlabeled.config.compose import compose_config
 from unlabeled.registry import KINDS, entries, get
@@ -42,7 +43,7 @@ def test_every_page_starts_with_the_name_and_ends_with_the_use(
     indirect=True,
 )
 def test_the_command_lines_of_a_page_compose(page: tuple[str, str, str]) -> None:
-    """The command takes each of them, and every group that they name has the component's name."""
+    """The command takes each of them, and every group that they name has that component."""
     kind, name, text = page
     for line in text.split("\nuse\n")[1].splitlines():
         words = line.split("#")[0].split()
@@ -55,12 +56,21 @@ def test_the_command_lines_of_a_page_compose(page: tuple[str, str, str]) -> None
         values = [word for word in overrides if word not in chosen + dropped]
         for word in chosen if kind in KINDS else []:
             place = word.lstrip("+").split("=")[0].split("@")[-1]
-            assert at(composed.data, place)["name"] == name
+            assert at(composed.data, place)["name"] == component(kind, name)
         for word in values:
             place = word.split("=")[0]
             assert at(composed.data, place) == written_default(kind, name, place.split(".")[-1])
         for word in dropped:
             assert at(composed.data, word.split("@")[-1]) is MISSING
+
+
+def component(kind: str, name: str) -> str:
+    """The component that a name stands for: its own, or the one that its YAML gives values."""
+    found = choice(kind, name)
+    if found.entry is not None:
+        return found.entry.name
+    assert found.yaml is not None
+    return str(yaml.safe_load(found.yaml.read_text(encoding="utf-8"))["name"])
 
 
 def written_default(kind: str, name: str, field: str) -> object:

@@ -16,7 +16,7 @@ from unlabeled.config.schema import EvaluateConfig
 from unlabeled.data.normalize import Normalize
 from unlabeled.distributed import comm
 from unlabeled.engine.logs import log_to
-from unlabeled.errors import EnvironmentProblem
+from unlabeled.errors import DataError, EnvironmentProblem
 from unlabeled.evaluation.benchmarks.base import Probe
 from unlabeled.evaluation.features import FeatureSet
 from unlabeled.evaluation.results import Result, format_table, result_rows, write_result
@@ -49,6 +49,7 @@ def measure(
     backbone = frozen(subject.backbone, device)
     probe = Probe(
         encode=backbone,
+        backbone=backbone,
         feature_dim=subject.feature_dim,
         train=subject.train,
         test=subject.test,
@@ -79,8 +80,8 @@ def measure(
 def identity(config: EvaluateConfig, subject: Subject) -> str:
     """A fingerprint of all that decides the numbers of a measurement, as hexadecimal digits.
 
-    Weights, images of both splits, evaluation view, normalisation, benchmark, seed and version; not
-    the batch size, the device or the number of processes.
+    Weights, images of both splits, evaluation view, normalisation, benchmark and the files that it
+    reads, seed and version; not the batch size, the device or the number of processes.
     """
     digest = hashlib.sha256()
     for name, tensor in subject.backbone.state_dict().items():
@@ -91,6 +92,7 @@ def identity(config: EvaluateConfig, subject: Subject) -> str:
         "view": to_data(subject.transform),
         "normalization": to_data(subject.normalization),
         "benchmark": to_data(config.benchmark),
+        "files": [_contents(path) for path in config.benchmark.build().files],
         "seed": config.seed,
         "version": unlabeled.__version__,
     }
@@ -114,3 +116,10 @@ def save_result(path: Path, result: Result) -> None:
     except OSError as error:
         raise EnvironmentProblem(f"cannot write {path}: {error.strerror}") from error
     log.info("written: %s", path)
+
+
+def _contents(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.expanduser().read_bytes()).hexdigest()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror}") from error

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 
 import torch
 from torch import Tensor
 
-from unlabeled.data.loader import StepBatches, batches
 from unlabeled.data.sampling.shuffled import Shuffled
 from unlabeled.data.transforms.base import Pipeline
 from unlabeled.distributed import comm
@@ -16,8 +14,7 @@ from unlabeled.engine.build import training_images
 from unlabeled.evaluation.benchmarks.base import Probe
 from unlabeled.evaluation.classifier import Feed
 from unlabeled.evaluation.features import FeatureSet
-
-log = logging.getLogger(__name__)
+from unlabeled.evaluation.training_views import training_views
 
 
 def cached_feed(features: FeatureSet, *, batch_size: int, seed: int, device: torch.device) -> Feed:
@@ -39,48 +36,19 @@ def cached_feed(features: FeatureSet, *, batch_size: int, seed: int, device: tor
 
 
 def augmented_feed(probe: Probe, pipeline: Pipeline, *, batch_size: int) -> Feed:
-    """Features of new training views every epoch; each rank encodes its share of every batch.
+    """Features of `training_views`; each rank encodes its share and is given the whole batch.
 
-    Every rank is given the whole batch, in the same order whatever the world size. A remainder of
-    the epoch's order that fills no batch is left out, as in pretraining; it differs between epochs.
-    Broken images are replaced by others and logged in the first epoch.
+    The batches and their order are the same whatever the world size.
     """
     ranks = comm.world_size()
-    # A data set smaller than a batch is one batch, of as many images as the ranks can share.
-    batch_size = min(batch_size, len(probe.train) // ranks * ranks)
-    steps = len(probe.train) // max(1, batch_size)
-    dataset = StepBatches(
-        training_images(probe.train, probe.loader),
-        pipeline,
-        Shuffled(Shuffled.Config(), num_samples=len(probe.train), seed=probe.seed),
-        seed=probe.seed,
-        batch_size=batch_size,
-        micro_steps=1,
-        rank=comm.rank(),
-        world_size=ranks,
-        steps_per_epoch=steps,
-    )
+    images = training_images(probe.train, probe.loader)
+    views = training_views(probe, images, pipeline, batch_size=batch_size)
 
     def feed(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        broken: dict[str, str] = {}
-        for batch in batches(
-            dataset,
-            range(epoch * steps, (epoch + 1) * steps),
-            loader=probe.loader,
-            device=probe.device,
-        ):
-            broken.update(batch.broken)
+        for batch in views(epoch):
             assert batch.labels is not None
             features = _encode(probe, batch.views[0], rows=max(1, probe.batch_size // ranks))
             yield comm.all_gather(features), comm.all_gather(batch.labels)
-        if broken and epoch == 0:
-            name, reason = next(iter(broken.items()))
-            log.warning(
-                "%d training images cannot be decoded, others took their place; first %s (%s)",
-                len(broken),
-                name,
-                reason,
-            )
 
     return feed
 

@@ -72,7 +72,7 @@ class KnnProbe(Hook):
         data = trainer.probe_data
         if isinstance(data, str) or not (last or whole):
             return
-        from unlabeled.data.sources.subset import Subset
+        from unlabeled.data.sources.subset import evenly_spaced
         from unlabeled.evaluation.accuracy import top_accuracy
         from unlabeled.evaluation.benchmarks.knn import knn_classify
         from unlabeled.evaluation.features import extract
@@ -91,7 +91,7 @@ class KnnProbe(Hook):
                     loader=data.loader,
                     channels_last=trainer.config.channels_last,
                 )
-                for source in (Subset(data.train, self.config.max_samples), data.test)
+                for source in (evenly_spaced(data.train, self.config.max_samples), data.test)
             ]
         trainer.method.train()
         train, test = sets

@@ -47,18 +47,18 @@ class FileList(Source):
             listing, labels = config.test, config.test_labels
         start = Path(listing).parent if config.root is None else Path(config.root)
         self.root = str(start.expanduser())
-        self._paths = PathList(_lines(listing))
+        self._paths = PathList(read_lines(listing))
         if not len(self._paths):
             raise DataError(f"{listing} names no images")
         if labels is not None:
             self._label(listing, labels, config)
 
     def _label(self, listing: str, labels: str, config: Config) -> None:
-        own = _lines(labels)
+        own = read_lines(labels)
         if len(own) != len(self):
             raise DataError(f"{labels} has {len(own)} labels, {listing} has {len(self)} paths")
         both = {file for file in (config.train_labels, config.test_labels) if file is not None}
-        self.classes = class_names(own, *(_lines(file) for file in both - {labels}))
+        self.classes = class_names(own, *(read_lines(file) for file in both - {labels}))
         self.labels = class_numbers(own, self.classes)
 
     def __len__(self) -> int:
@@ -73,7 +73,7 @@ class FileList(Source):
         return self._paths[index]
 
 
-def _lines(file: str) -> list[str]:
+def read_lines(file: str) -> list[str]:
     """The entries of a text file (empty lines left out) or of a one-dimensional .npy array."""
     path = Path(file).expanduser()
     try:

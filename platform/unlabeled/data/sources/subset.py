@@ -1,4 +1,4 @@
-"""An evenly spaced part of a data set."""
+"""A part of a data set."""
 
 from __future__ import annotations
 
@@ -8,14 +8,11 @@ from unlabeled.data.sources.base import Source
 
 
 class Subset(Source):
-    """At most `size` samples of a source, evenly spaced, with its classes and names."""
+    """The samples of a source at these places (int64 [n]), with its classes and names."""
 
-    def __init__(self, source: Source, size: int) -> None:
-        self._source = source
-        self._indices = np.unique(
-            np.linspace(0, len(source) - 1, num=min(size, len(source))).round().astype(np.int64)
-        )
-        self.labels = None if source.labels is None else source.labels[self._indices]
+    def __init__(self, source: Source, indices: np.ndarray) -> None:
+        self._source, self._indices = source, indices
+        self.labels = None if source.labels is None else source.labels[indices]
         self.classes = source.classes
 
     def __len__(self) -> int:
@@ -28,3 +25,9 @@ class Subset(Source):
     def name(self, index: int) -> str:
         """The source's name."""
         return self._source.name(int(self._indices[index]))
+
+
+def evenly_spaced(source: Source, size: int) -> Subset:
+    """At most `size` samples of a source, evenly spaced."""
+    places = np.linspace(0, len(source) - 1, num=min(size, len(source))).round()
+    return Subset(source, np.unique(places.astype(np.int64)))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unlabeled.config.schema import LoaderConfig
 from unlabeled.data.sources.base import Source, Split
@@ -27,6 +28,7 @@ class Probe:
     """
 
     encode: Callable[[Tensor], Tensor]
+    backbone: nn.Module  # the module behind encode, in evaluation mode, on the device
     feature_dim: int
     train: Source
     test: Source
@@ -37,6 +39,14 @@ class Probe:
     loader: LoaderConfig
     seed: int
     cache: dict[str, FeatureSet]
+
+    def with_test_view(self, pipeline: Pipeline) -> Probe:
+        """The same probe with another evaluation view of the test split, and of that alone.
+
+        Features of the training split that are known stay known.
+        """
+        known = {key: found for key, found in self.cache.items() if key.startswith("train ")}
+        return replace(self, pipeline=pipeline, cache=known)
 
     def features(self, split: Split) -> FeatureSet:
         """All features of a split under the evaluation view, extracted at the first request."""
@@ -73,6 +83,11 @@ class Benchmark(abc.ABC):
     @abc.abstractmethod
     def run(self, probe: Probe) -> dict[str, float]:
         """The metrics, equal on every rank, the main one first. Accuracies are percentages."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Files named by the config whose contents decide the numbers, as its own fields do."""
+        return ()
 
 
 def require_labels(probe: Probe) -> None:

@@ -34,6 +34,16 @@ def random_crop_like(pipeline: Pipeline) -> Pipeline:
     return RandomCrop(RandomCrop.Config(size=pipeline.views[0].size))
 
 
+def view_problems(train_transform: Component | None) -> Iterator[tuple[str, str]]:
+    """Faults of a training view: it must be one view."""
+    if train_transform is None:
+        return
+    if not issubclass(get("transform", train_transform.name), Pipeline):
+        yield "train_transform", f"{train_transform.name!r} makes no view by itself"
+    elif (views := len(train_transform.build().views)) != 1:
+        yield "train_transform", f"must emit one view, not {views}; try random_crop"
+
+
 @register("benchmark", "linear")
 class Linear(Benchmark):
     """Linear classification of frozen features, by SwAV's protocol.
@@ -88,12 +98,7 @@ class Linear(Benchmark):
                 yield "momentum", f"must be in [0, 1), got {self.momentum}"
             if self.weight_decay < 0:
                 yield "weight_decay", f"must be 0 or more, got {self.weight_decay}"
-            if self.train_transform is None:
-                return
-            if not issubclass(get("transform", self.train_transform.name), Pipeline):
-                yield "train_transform", f"{self.train_transform.name!r} makes no view by itself"
-            elif (views := len(self.train_transform.build().views)) != 1:
-                yield "train_transform", f"must emit one view, not {views}; try random_crop"
+            yield from view_problems(self.train_transform)
 
         def learning_rate(self, epoch: int) -> float:
             """The rate of a whole epoch."""

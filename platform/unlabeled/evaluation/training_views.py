@@ -1,0 +1,66 @@
+"""Augmented batches of labelled images, anew every epoch: what a benchmark that trains looks at."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from unlabeled.data.loader import StepBatches, batches
+from unlabeled.data.pixels.device import DeviceSteps
+from unlabeled.data.sampling.shuffled import Shuffled
+from unlabeled.data.sources.base import Source
+from unlabeled.data.transforms.base import Pipeline
+from unlabeled.data.types import Batch
+from unlabeled.distributed import comm
+from unlabeled.evaluation.benchmarks.base import Probe
+
+log = logging.getLogger(__name__)
+
+Views = Callable[[int], Iterator[Batch]]
+"""The batches of an epoch: this rank's share of each, uint8 views on the device, with labels."""
+
+
+def training_views(probe: Probe, images: Source, pipeline: Pipeline, *, batch_size: int) -> Views:
+    """Views of every image in an order that is a function of (probe.seed, epoch).
+
+    batch_size counts over all ranks; a data set smaller than a batch is one batch, of as many
+    images as the ranks can share. A remainder of the epoch's order that fills no batch is left out,
+    as in pretraining; it differs between epochs. Broken images are replaced by others and logged in
+    the first epoch. ConfigError if batch_size does not divide by the ranks.
+    """
+    ranks = comm.world_size()
+    batch_size = min(batch_size, len(images) // ranks * ranks)
+    steps = len(images) // max(1, batch_size)
+    dataset = StepBatches(
+        images,
+        pipeline,
+        Shuffled(Shuffled.Config(), num_samples=len(images), seed=probe.seed),
+        seed=probe.seed,
+        batch_size=batch_size,
+        micro_steps=1,
+        rank=comm.rank(),
+        world_size=ranks,
+        steps_per_epoch=steps,
+    )
+    device_steps = DeviceSteps()
+
+    def views(epoch: int) -> Iterator[Batch]:
+        broken: dict[str, str] = {}
+        places = range(epoch * steps, (epoch + 1) * steps)
+        for batch in batches(dataset, places, loader=probe.loader, device=probe.device):
+            broken.update(batch.broken)
+            if batch.deferred:
+                finished = device_steps.finish(batch.views, batch.deferred)
+                batch = replace(batch, views=finished, deferred=())
+            yield batch
+        if broken and epoch == 0:
+            name, reason = next(iter(broken.items()))
+            log.warning(
+                "%d training images cannot be decoded, others took their place; first %s (%s)",
+                len(broken),
+                name,
+                reason,
+            )
+
+    return views
