@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests_support.loading import loading
 from unlabeled.data.decode import BrokenImage
@@ -96,6 +96,7 @@ def make_probe(
     test: Source,
     *,
     encode: Callable[[Tensor], Tensor] = flatten,
+    backbone: nn.Module | None = None,
     feature_dim: int = 3 * SIDE * SIDE,
     batch_size: int = 64,
     seed: int = 0,
@@ -103,6 +104,7 @@ def make_probe(
     """A probe on the CPU with an empty cache."""
     return Probe(
         encode=encode,
+        backbone=backbone or nn.Flatten(),
         feature_dim=feature_dim,
         train=train,
         test=test,

@@ -49,6 +49,7 @@ def measure(
     backbone = frozen(subject.backbone, device)
     probe = Probe(
         encode=backbone,
+        backbone=backbone,
         feature_dim=subject.feature_dim,
         train=subject.train,
         test=subject.test,

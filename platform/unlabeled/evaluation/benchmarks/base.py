@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unlabeled.config.schema import LoaderConfig
 from unlabeled.data.sources.base import Source, Split
@@ -27,6 +27,7 @@ class Probe:
     """
 
     encode: Callable[[Tensor], Tensor]
+    backbone: nn.Module  # the module behind encode, in evaluation mode, on the device
     feature_dim: int
     train: Source
     test: Source
