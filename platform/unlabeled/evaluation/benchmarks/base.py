@@ -67,6 +67,11 @@ class Benchmark(abc.ABC):
         self.config = config
 
     @property
+    def measured(self) -> Split:
+        """The split that the numbers are of; where it is train, no test split has to exist."""
+        return "test"
+
+    @property
     @abc.abstractmethod
     def protocol(self) -> str:
         """One line that names the settings that matter and the source they come from."""
@@ -78,12 +83,8 @@ class Benchmark(abc.ABC):
 
 def require_labels(probe: Probe) -> None:
     """DataError unless both splits have labels and these mean the same classes."""
-    for split, source in (("train", probe.train), ("test", probe.test)):
-        if source.labels is None:
-            raise DataError(
-                f"the {split} split has no labels, which this benchmark needs; choose a labelled "
-                "data set for evaluation with dataset=..."
-            )
+    require_split_labels("train", probe.train)
+    require_split_labels("test", probe.test)
     train, test = probe.train.classes, probe.test.classes
     if train == test:
         return
@@ -99,3 +100,12 @@ def require_labels(probe: Probe) -> None:
         f"train has {len(train)} classes and test has {len(test)}, and a label must mean the same "
         f"in both: {'; '.join(faults) or 'the names are the same, their order differs'}"
     )
+
+
+def require_split_labels(split: Split, source: Source) -> None:
+    """DataError unless the split has labels."""
+    if source.labels is None:
+        raise DataError(
+            f"the {split} split has no labels, which this benchmark needs; choose a labelled "
+            "data set for evaluation with dataset=..."
+        )
