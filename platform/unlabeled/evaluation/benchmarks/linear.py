@@ -34,6 +34,16 @@ def random_crop_like(pipeline: Pipeline) -> Pipeline:
     return RandomCrop(RandomCrop.Config(size=pipeline.views[0].size))
 
 
+def view_problems(train_transform: Component | None) -> Iterator[tuple[str, str]]:
+    """Faults of a training view: it must be one view."""
+    if train_transform is None:
+        return
+    if not issubclass(get("transform", train_transform.name), Pipeline):
+        yield "train_transform", f"{train_transform.name!r} makes no view by itself"
+    elif (views := len(train_transform.build().views)) != 1:
+        yield "train_transform", f"must emit one view, not {views}; try random_crop"
+
+
 @register("benchmark", "linear")
 class Linear(Benchmark):
     """Linear classification of frozen features, by SwAV's protocol.
@@ -77,6 +87,8 @@ class Linear(Benchmark):
         train_transform: Annotated[Component, "transform"] | None = None
         """The training view; null: a random resized crop and a flip (SwAV A.3) at the size of the
         evaluation view. Unused without augment."""
+        source: str = "SwAV, arXiv:2006.09882, A.3"
+        """Where the settings come from, for the protocol of the result."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges, and the number of training views."""
@@ -88,12 +100,7 @@ class Linear(Benchmark):
                 yield "momentum", f"must be in [0, 1), got {self.momentum}"
             if self.weight_decay < 0:
                 yield "weight_decay", f"must be 0 or more, got {self.weight_decay}"
-            if self.train_transform is None:
-                return
-            if not issubclass(get("transform", self.train_transform.name), Pipeline):
-                yield "train_transform", f"{self.train_transform.name!r} makes no view by itself"
-            elif (views := len(self.train_transform.build().views)) != 1:
-                yield "train_transform", f"must emit one view, not {views}; try random_crop"
+            yield from view_problems(self.train_transform)
 
         def learning_rate(self, epoch: int) -> float:
             """The rate of a whole epoch."""
@@ -113,7 +120,7 @@ class Linear(Benchmark):
         return (
             f"linear classifier on {scale} features, {views}, {self.config.epochs} epochs, "
             f"SGD {self.config.learning_rate(0):g}, batch {self.config.batch_size}, last epoch "
-            "(SwAV, arXiv:2006.09882, A.3)"
+            f"({self.config.source})"
         )
 
     def run(self, probe: Probe) -> dict[str, float]:
