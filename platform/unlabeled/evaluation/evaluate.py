@@ -14,6 +14,7 @@ import unlabeled
 from unlabeled.config.check import to_data
 from unlabeled.config.schema import EvaluateConfig
 from unlabeled.data.normalize import Normalize
+from unlabeled.data.sources.base import Source
 from unlabeled.distributed import comm
 from unlabeled.engine.logs import log_to
 from unlabeled.errors import DataError, EnvironmentProblem
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 
 def evaluate(config: EvaluateConfig, device: torch.device) -> None:
     """Measure, print, and write the result file."""
-    subject = load_subject(config)
+    subject = load_subject(config, config.benchmark.build().measured)
     file = None if subject.run is None else subject.run.log_file
     with log_to(file if comm.rank() == 0 else None, terminal=comm.rank() == 0):
         result = measure(config, subject, device)
@@ -68,7 +69,7 @@ def measure(
         protocol=benchmark.protocol,
         metrics=metrics,
         dataset=subject.dataset,
-        fingerprint=subject.test.fingerprint(),
+        fingerprint=_measured(config, subject).fingerprint(),
         weights=config.weights,
         seed=config.seed,
         seconds=time.monotonic() - started,
@@ -88,7 +89,7 @@ def identity(config: EvaluateConfig, subject: Subject) -> str:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     settings = {
-        "images": [subject.train.fingerprint(), subject.test.fingerprint()],
+        "images": [subject.train.fingerprint(), _measured(config, subject).fingerprint()],
         "view": to_data(subject.transform),
         "normalization": to_data(subject.normalization),
         "benchmark": to_data(config.benchmark),
@@ -98,6 +99,11 @@ def identity(config: EvaluateConfig, subject: Subject) -> str:
     }
     digest.update(json.dumps(settings, sort_keys=True).encode())
     return digest.hexdigest()
+
+
+def _measured(config: EvaluateConfig, subject: Subject) -> Source:
+    """The images that the numbers are of."""
+    return subject.train if config.benchmark.build().measured == "train" else subject.test
 
 
 def result_paths(config: EvaluateConfig, subject: Subject) -> list[Path]:

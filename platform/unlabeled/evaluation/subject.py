@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from unlabeled.config.check import build_config
 from unlabeled.config.schema import MeasuringConfig, Normalization, PretrainConfig
-from unlabeled.data.sources.base import Source
+from unlabeled.data.sources.base import Source, Split
 from unlabeled.engine import checkpoint
 from unlabeled.engine.build import seed_everything
 from unlabeled.engine.run_directory import RunDirectory
@@ -43,8 +43,12 @@ class Subject:
         return int(width)
 
 
-def load_subject(config: MeasuringConfig) -> Subject:
-    """The subject that `weights` names; the run, or `like`, says what the command leaves open."""
+def load_subject(config: MeasuringConfig, measured: Split = "test") -> Subject:
+    """The subject that `weights` names; the run, or `like`, says what the command leaves open.
+
+    Where the training images themselves are measured, `test` is `train`: a test split is not asked
+    for.
+    """
     _must_exist(config.weights)
     run = run_of(config.weights)
     reference = run or (RunDirectory(config.like) if config.like else None)
@@ -55,11 +59,12 @@ def load_subject(config: MeasuringConfig) -> Subject:
             f"dataset: weights={config.weights} does not say what to measure on; give dataset=... "
             "or like=<run>"
         )
+    train = dataset.build(split="train")
     return Subject(
         backbone=_backbone(config, known),
         dataset=dataset.name,
-        train=dataset.build(split="train"),
-        test=dataset.build(split="test"),
+        train=train,
+        test=train if measured == "train" else dataset.build(split="test"),
         transform=config.eval_transform
         or (known.eval_transform if known else _default_transform()),
         normalization=config.normalization or (known.normalization if known else IMAGENET),

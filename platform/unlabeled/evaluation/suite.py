@@ -102,7 +102,7 @@ def _measured(
     config: EvaluateConfig, path: Path, device: torch.device, cache: dict[str, FeatureSet]
 ) -> Result:
     """The result in `path` if it is of this very measurement, or a new one, written there."""
-    subject = load_subject(config)
+    subject = load_subject(config, config.benchmark.build().measured)
     # What rank 0 finds on its disk decides for all.
     found = comm.all_gather_objects(
         read_result(path) if comm.rank() == 0 and path.is_file() else None

@@ -1,20 +1,28 @@
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from tests_support.probes import Blobs, make_probe
+from tests_support.ranks import run_ranks
 from unlabeled.config.check import build_config
+from unlabeled.config.compose import compose_config
+from unlabeled.config.schema import EvaluateConfig
+from unlabeled.data.sources.base import Source
+from unlabeled.data.sources.synthetic import Synthetic
 from unlabeled.errors import ConfigError, DataError
 from unlabeled.evaluation.accuracy import top_accuracy
 from unlabeled.evaluation.benchmarks import knn
-from unlabeled.evaluation.benchmarks.knn import KNN, knn_classify, nearest
+from unlabeled.evaluation.benchmarks.knn import KNN, knn_classify, nearest, nearest_others
+from unlabeled.evaluation.evaluate import evaluate
 
 GOLDEN = Path(__file__).parents[2] / "data" / "dino_eval.npz"
 
@@ -170,3 +178,115 @@ def test_fewer_than_five_neighbours_name_fewer_than_five_classes() -> None:
     probe = make_probe(Blobs(classes=6, spread=90).draw(90, 1), Blobs(6, 90).draw(50, 2))
     metrics = KNN(KNN.Config(k=[1], report_k=1)).run(probe)
     assert metrics["top5_k1"] == metrics["top1_k1"] < 100
+
+
+def naive_leave_one_out(rows: Tensor, own: Tensor, k: int, classes: int) -> np.ndarray:
+    """Votes for every row by a search among the others alone, a search a row."""
+    scores = []
+    for row in range(len(rows)):
+        others = [other for other in range(len(rows)) if other != row]
+        scores.append(naive_votes(rows[others], own[others], rows[[row]], k, classes)[0])
+    return np.stack(scores)
+
+
+@pytest.mark.parametrize("blocks", [(1024, 65536), (7, 13)])
+def test_leaving_one_out_equals_a_search_among_the_others(
+    blocks: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(knn, "TEST_BLOCK", blocks[0])
+    monkeypatch.setattr(knn, "TRAIN_BLOCK", blocks[1])
+    blobs = Blobs(classes=4, spread=90)
+    probe = make_probe(blobs.draw(45, 1), blobs.draw(9, 2))
+    probe.test.labels = None  # nobody looks at the test split
+    benchmark = KNN(KNN.Config(k=[1, 5, 44], report_k=5, leave_one_out=True))
+    metrics = benchmark.run(probe)
+    train = probe.features("train")
+    assert train.labels is not None
+    for k in (1, 5, 44):
+        scores = naive_leave_one_out(train.features, train.labels, k, 4)
+        right = (scores.argmax(axis=1) == train.labels.numpy()).mean()
+        assert metrics[f"top1_k{k}"] == pytest.approx(100 * right)
+        assert 20 < metrics[f"top1_k{k}"] < 95
+    assert list(metrics) == ["top1", "top1_k1", "top1_k5", "top5_k5", "top1_k44"]
+    assert list(probe.cache) == [f"train {probe.train.fingerprint()}"]
+    assert "all other training images" in benchmark.protocol
+
+
+@pytest.mark.parametrize("train_block", [65536, 7, 1])
+def test_a_row_is_not_its_own_neighbour_however_many_duplicates_it_has(
+    train_block: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(knn, "TRAIN_BLOCK", train_block)
+    axes = labels(30, 2, 0)
+    rows = torch.eye(2)[axes]  # two heaps of equal rows, each larger than k
+    near, indices = nearest_others(rows, k=20)
+    for row in range(30):
+        same = [other for other in range(30) if axes[other] == axes[row] and other != row]
+        rest = [other for other in range(30) if axes[other] != axes[row]]
+        assert indices[row].tolist() == (same + rest)[:20]
+        assert near[row].tolist() == ([1.0] * len(same) + [0.0] * len(rest))[:20]
+
+
+def test_labels_that_only_the_row_itself_has_are_never_found() -> None:
+    train = Blobs(classes=4, spread=5).draw(40, 1)
+    train.labels, train.classes = np.arange(40), tuple(map(str, range(40)))
+    metrics = KNN(KNN.Config(k=[1], report_k=1, leave_one_out=True)).run(make_probe(train, train))
+    assert metrics["top1"] == 0  # with the row among its neighbours it would be 100
+
+
+def test_k_beyond_the_others(caplog: pytest.LogCaptureFixture) -> None:
+    probe = make_probe(Blobs(3, 20).draw(15, 1), Blobs(3, 20).draw(8, 2))
+    with pytest.raises(DataError, match=r"report_k = 15 .* the 14 other training images"):
+        KNN(KNN.Config(k=[15], report_k=15, leave_one_out=True)).run(probe)
+    metrics = KNN(KNN.Config(k=[14, 15], report_k=14, leave_one_out=True)).run(probe)
+    assert list(metrics) == ["top1", "top1_k14", "top5_k14"]
+    assert "k = [15] left out: only 14 other training images" in caplog.text
+    probe.train.labels = None
+    with pytest.raises(DataError, match="the train split has no labels"):
+        KNN(KNN.Config(leave_one_out=True)).run(probe)
+
+
+def leave_one_out_on_ranks() -> dict[str, float]:
+    probe = make_probe(Blobs(4, 90).draw(45, 1), Blobs(4, 90).draw(9, 2))
+    return KNN(KNN.Config(k=[5], report_k=5, leave_one_out=True)).run(probe)
+
+
+@pytest.mark.slow
+def test_two_ranks_leave_out_what_one_does() -> None:
+    assert run_ranks(leave_one_out_on_ranks, 2) == [leave_one_out_on_ranks()] * 2
+
+
+def saved(source: Source, folder: Path) -> None:
+    """Write the images of a source into a folder a class."""
+    assert source.labels is not None
+    for index, label in enumerate(source.labels.tolist()):
+        (folder / str(label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(source.image(index)).save(folder / str(label) / f"{index}.png")
+
+
+def asked(root: Path, out: Path, *overrides: str) -> EvaluateConfig:
+    choices = (
+        "weights=random backbone=raw_pixels backbone.image_size=16 dataset=folder "
+        "transform@eval_transform=center_crop_small eval_transform.size=16 benchmark.k=[5] "
+        "benchmark.report_k=5 loader.workers=0 device=cpu"
+    )
+    where = [f"dataset.root={root}", f"out={out}"]
+    composed = compose_config("evaluate", [*choices.split(), *where, *overrides])
+    return build_config(EvaluateConfig, composed.data, composed.problems)
+
+
+@pytest.mark.slow
+def test_a_folder_without_a_test_split_is_measured_by_leaving_one_out(tmp_path: Path) -> None:
+    source = Synthetic(
+        Synthetic.Config(num_samples=60, num_classes=3, image_size=16), split="train"
+    )
+    saved(source, tmp_path / "images")
+    out = tmp_path / "knn.json"
+    with pytest.raises(DataError, match="has no test split"):
+        evaluate(asked(tmp_path / "images", out), torch.device("cpu"))
+    one = asked(tmp_path / "images", out, "benchmark.leave_one_out=true")
+    evaluate(one, torch.device("cpu"))
+    result = json.loads(out.read_text())
+    assert result["metrics"]["top1"] > 60  # chance is 33
+    assert one.dataset is not None
+    assert result["fingerprint"] == one.dataset.build(split="train").fingerprint()

@@ -76,6 +76,11 @@ class Benchmark(abc.ABC):
         self.config = config
 
     @property
+    def measured(self) -> Split:
+        """The split that the numbers are of; where it is train, no test split has to exist."""
+        return "test"
+
+    @property
     @abc.abstractmethod
     def protocol(self) -> str:
         """One line that names the settings that matter and the source they come from."""
@@ -92,17 +97,8 @@ class Benchmark(abc.ABC):
 
 def require_labels(probe: Probe) -> None:
     """DataError unless both splits have labels and these mean the same classes."""
-    for split, source in (("train", probe.train), ("test", probe.test)):
-        if source.multi_labels is not None:
-            raise DataError(
-                f"an image of the {split} split may show several classes, and this benchmark needs "
-                "one label for each; measure this data set with benchmark=svm"
-            )
-        if source.labels is None:
-            raise DataError(
-                f"the {split} split has no labels, which this benchmark needs; choose a labelled "
-                "data set for evaluation with dataset=..."
-            )
+    require_split_labels("train", probe.train)
+    require_split_labels("test", probe.test)
     require_equal_classes(probe)
 
 
@@ -123,3 +119,17 @@ def require_equal_classes(probe: Probe) -> None:
         f"train has {len(train)} classes and test has {len(test)}, and a label must mean the same "
         f"in both: {'; '.join(faults) or 'the names are the same, their order differs'}"
     )
+
+
+def require_split_labels(split: Split, source: Source) -> None:
+    """DataError unless every image of the split has one label."""
+    if source.multi_labels is not None:
+        raise DataError(
+            f"an image of the {split} split may show several classes, and this benchmark needs "
+            "one label for each; measure this data set with benchmark=svm"
+        )
+    if source.labels is None:
+        raise DataError(
+            f"the {split} split has no labels, which this benchmark needs; choose a labelled "
+            "data set for evaluation with dataset=..."
+        )

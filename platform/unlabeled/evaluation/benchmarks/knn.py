@@ -10,9 +10,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from unlabeled.data.sources.base import Split
 from unlabeled.errors import DataError
 from unlabeled.evaluation.accuracy import top_accuracy
-from unlabeled.evaluation.benchmarks.base import Benchmark, Probe, require_labels
+from unlabeled.evaluation.benchmarks.base import (
+    Benchmark,
+    Probe,
+    require_labels,
+    require_split_labels,
+)
 from unlabeled.registry import register
 
 log = logging.getLogger(__name__)
@@ -29,9 +35,11 @@ class KNN(Benchmark):
     With cosine similarity s between features, class c of a test image gets
     sum_{i in the k nearest, y_i = c} exp(s_i / temperature). Metrics, in percent: top1 (k =
     report_k), top1_k<k> for every k, top5_k<report_k>. Of equally similar training images the
-    earlier one is nearer, of equal votes the lower class number wins.
+    earlier one is nearer, of equal votes the lower class number wins. With leave_one_out every
+    training image is classified by all the others, and no test split is looked at.
     Raises DataError without labels, with differing classes, or with fewer than report_k training
-    images; other values of k that exceed the training set are left out and logged.
+    images (others, when one is left out); other values of k that exceed them are left out and
+    logged.
     Under DDP the ranks share the encoding and each computes all votes.
     Reference: Caron et al., DINO, arXiv:2104.14294, section 4.1 and its eval_knn.py (k = 20 best);
     Wu et al., arXiv:1805.01978, section 3.4.
@@ -47,6 +55,8 @@ class KNN(Benchmark):
         """The k of the main metric top1; one of `k`."""
         temperature: float = 0.07
         """Temperature of the votes exp(similarity / temperature) (DINO eval_knn.py)."""
+        leave_one_out: bool = False
+        """Classify the training images by each other, for data without a test split."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
@@ -60,20 +70,33 @@ class KNN(Benchmark):
     config: Config
 
     @property
+    def measured(self) -> Split:
+        return "train" if self.config.leave_one_out else "test"
+
+    @property
     def protocol(self) -> str:
+        over = "all other training" if self.config.leave_one_out else "all training"
         return (
-            f"weighted {self.config.report_k}-NN over all training images, cosine similarity s, "
+            f"weighted {self.config.report_k}-NN over {over} images, cosine similarity s, "
             f"votes exp(s / {self.config.temperature:g}) (DINO, arXiv:2104.14294, section 4.1)"
         )
 
     def run(self, probe: Probe) -> dict[str, float]:
-        require_labels(probe)
-        train, test = probe.features("train"), probe.features("test")
-        assert train.labels is not None and test.labels is not None
-        sizes = self._usable(len(train.labels))
-        near, indices = nearest(train.features, test.features.to(probe.device), k=max(sizes))
-        voters = train.labels.to(probe.device)[indices]  # [n_test, max k]
-        labels = test.labels.to(probe.device)
+        if self.config.leave_one_out:
+            require_split_labels("train", probe.train)
+        else:
+            require_labels(probe)
+        train, queries = probe.features("train"), probe.features(self.measured)
+        assert train.labels is not None and queries.labels is not None
+        rows = queries.features.to(probe.device)
+        if self.config.leave_one_out:
+            sizes = self._usable(len(train) - 1, "other training images")
+            near, indices = nearest_others(rows, k=max(sizes))
+        else:
+            sizes = self._usable(len(train), "training images")
+            near, indices = nearest(train.features, rows, k=max(sizes))
+        voters = train.labels.to(probe.device)[indices]  # [n, max k]
+        labels = queries.labels.to(probe.device)
         metrics = {"top1": 0.0}  # first in order; its value follows from one of the k
         for k in sizes:
             scores = votes(
@@ -89,16 +112,16 @@ class KNN(Benchmark):
                 metrics[f"top5_k{k}"] = top_accuracy(scores, labels, min(5, k))
         return metrics
 
-    def _usable(self, num_train: int) -> list[int]:
-        if self.config.report_k > num_train:
+    def _usable(self, count: int, what: str) -> list[int]:
+        if self.config.report_k > count:
             raise DataError(
-                f"report_k = {self.config.report_k} neighbours are more than the {num_train} "
-                f"training images; give benchmark.report_k (and benchmark.k) of at most {num_train}"
+                f"report_k = {self.config.report_k} neighbours are more than the {count} {what}; "
+                f"give benchmark.report_k (and benchmark.k) of at most {count}"
             )
-        too_large = [k for k in self.config.k if k > num_train]
+        too_large = [k for k in self.config.k if k > count]
         if too_large:
-            log.warning("k-NN: k = %s left out: only %d training images", too_large, num_train)
-        return sorted({k for k in self.config.k if k <= num_train})
+            log.warning("k-NN: k = %s left out: only %d %s", too_large, count, what)
+        return sorted({k for k in self.config.k if k <= count})
 
 
 def knn_classify(
@@ -144,6 +167,20 @@ def nearest(train: Tensor, test: Tensor, *, k: int) -> tuple[Tensor, Tensor]:
             values, order = values.sort(dim=1, descending=True, stable=True)
             near[number], indices[number] = values[:, :k], places.gather(1, order[:, :k])
     return torch.cat(near), torch.cat(indices)
+
+
+def nearest_others(features: Tensor, *, k: int) -> tuple[Tensor, Tensor]:
+    """The k other rows of largest cosine similarity to each row, nearest first.
+
+    [N, D] -> similarities float32 [N, k], indices int64 [N, k]; k < N. Exact, ordered as `nearest`
+    orders.
+    """
+    near, indices = nearest(features, features, k=k + 1)
+    own = indices == torch.arange(len(features), device=indices.device).unsqueeze(1)
+    # A row goes behind its neighbours and is cut off. Where so many duplicates stand before it that
+    # it is not among the k + 1, the first k of them are the neighbours as they are.
+    order = own.int().argsort(dim=1, stable=True)[:, :k]
+    return near.gather(1, order), indices.gather(1, order)
 
 
 def _largest(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:

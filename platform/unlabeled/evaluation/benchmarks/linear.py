@@ -87,6 +87,8 @@ class Linear(Benchmark):
         train_transform: Annotated[Component, "transform"] | None = None
         """The training view; null: a random resized crop and a flip (SwAV A.3) at the size of the
         evaluation view. Unused without augment."""
+        source: str = "SwAV, arXiv:2006.09882, A.3"
+        """Where the settings come from, for the protocol of the result."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges, and the number of training views."""
@@ -118,7 +120,7 @@ class Linear(Benchmark):
         return (
             f"linear classifier on {scale} features, {views}, {self.config.epochs} epochs, "
             f"SGD {self.config.learning_rate(0):g}, batch {self.config.batch_size}, last epoch "
-            "(SwAV, arXiv:2006.09882, A.3)"
+            f"({self.config.source})"
         )
 
     def run(self, probe: Probe) -> dict[str, float]:
