@@ -204,7 +204,8 @@ class MeasuringConfig:
     """What `unlabeled evaluate` and `unlabeled suite` read alike."""
 
     weights: str
-    """A run, a checkpoint, a .safetensors file, torchvision:<name>, or `random`."""
+    """A run, a checkpoint, a weights file (of ours, torchvision, timm, Detectron2, SwAV, DINO, MoCo
+    or VISSL), torchvision:<name>, or `random`."""
     like: str | None = None
     """A run whose data set, view, architecture and seed count where this command names none."""
     dataset: Annotated[Component, "dataset"] | None = None

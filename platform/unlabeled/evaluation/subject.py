@@ -17,7 +17,8 @@ from unlabeled.engine import checkpoint
 from unlabeled.engine.build import seed_everything
 from unlabeled.engine.run_directory import RunDirectory
 from unlabeled.errors import CheckpointError, ConfigError
-from unlabeled.models.backbone_files import load_backbone_state, load_into
+from unlabeled.models.backbone_files import load_backbone_state, load_into, read_weights
+from unlabeled.models.key_maps import find_backbone
 from unlabeled.registry import Component, get, load_plugins
 
 IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -106,7 +107,8 @@ def _backbone(config: MeasuringConfig, known: PretrainConfig | None) -> nn.Modul
     seed_everything(known.seed if known else config.seed, rank=0)
     backbone: nn.Module = component.build()
     if config.weights != "random":
-        load_into(backbone, _state(Path(config.weights).expanduser()), origin=config.weights)
+        path = Path(config.weights).expanduser()
+        load_into(backbone, backbone_state(path, backbone), origin=config.weights)
     return backbone
 
 
@@ -119,10 +121,10 @@ def _must_exist(weights: str) -> None:
         )
 
 
-def _state(path: Path) -> dict[str, Tensor]:
-    """The backbone's tensors in a run, a checkpoint or a file."""
+def backbone_state(path: Path, backbone: nn.Module) -> dict[str, Tensor]:
+    """The backbone's tensors in a run, a checkpoint or a weights file of any known layout."""
     if path.is_file():
-        return load_backbone_state(path)
+        return find_backbone(read_weights(path), backbone, origin=str(path))[1]
     exported = path / "weights" / "backbone.safetensors"
     if exported.is_file():
         return load_backbone_state(exported)
