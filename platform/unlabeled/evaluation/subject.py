@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,17 @@ from unlabeled.models.key_maps import find_backbone
 from unlabeled.registry import Component, get, load_plugins
 
 IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A backbone ready to encode, how its images are prepared, and the data set it is meant for."""
+
+    backbone: nn.Module
+    dataset: Component
+    transform: Component
+    normalization: Normalization
+    run: RunDirectory | None
 
 
 @dataclass(frozen=True)
@@ -46,26 +58,47 @@ class Subject:
 
 def load_subject(config: MeasuringConfig) -> Subject:
     """The subject that `weights` names; the run, or `like`, says what the command leaves open."""
+    encoder = load_encoder(config)
+    return Subject(
+        backbone=encoder.backbone,
+        dataset=encoder.dataset.name,
+        train=encoder.dataset.build(split="train"),
+        test=encoder.dataset.build(split="test"),
+        transform=encoder.transform,
+        normalization=encoder.normalization,
+        run=encoder.run,
+    )
+
+
+def load_encoder(config: MeasuringConfig) -> Encoder:
+    """What `load_subject` needs of the weights, and the data set by name: no image is looked at."""
     _must_exist(config.weights)
     run = run_of(config.weights)
     reference = run or (RunDirectory(config.like) if config.like else None)
-    known = _run_config(reference) if reference else None
+    known = run_config(reference) if reference else None
     dataset = config.dataset or (known.dataset if known else None)
     if dataset is None:
         raise ConfigError(
             f"dataset: weights={config.weights} does not say what to measure on; give dataset=... "
             "or like=<run>"
         )
-    return Subject(
+    return Encoder(
         backbone=_backbone(config, known),
-        dataset=dataset.name,
-        train=dataset.build(split="train"),
-        test=dataset.build(split="test"),
+        dataset=dataset,
         transform=config.eval_transform
         or (known.eval_transform if known else _default_transform()),
         normalization=config.normalization or (known.normalization if known else IMAGENET),
         run=run,
     )
+
+
+def hash_weights(backbone: nn.Module) -> hashlib._Hash:
+    """A SHA-256 of the names, types, shapes and bytes of all tensors, to be read or added to."""
+    digest = hashlib.sha256()
+    for name, tensor in backbone.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest
 
 
 def _default_transform() -> Component:
@@ -83,7 +116,8 @@ def run_of(weights: str) -> RunDirectory | None:
     return None
 
 
-def _run_config(run: RunDirectory) -> PretrainConfig:
+def run_config(run: RunDirectory) -> PretrainConfig:
+    """What a run was started with; CheckpointError if this version does not know its settings."""
     data = run.read_config()
     load_plugins(list(data.get("plugins") or []))
     try:
