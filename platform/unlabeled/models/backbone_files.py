@@ -21,7 +21,7 @@ from unlabeled.errors import CheckpointError, EnvironmentProblem
 from unlabeled.registry import Component
 
 WEIGHTS_NAME, CARD_NAME = "backbone.safetensors", "backbone.json"
-PICKLED = (".pt", ".pth", ".tar", ".pyth", ".torch")
+PICKLED = (".pt", ".pth", ".tar", ".torch")
 """Suffixes of torch.save's files; SwAV's published weights end in .pth.tar, VISSL's in .torch."""
 _PICKLE_HINT = (
     ". A pickle is a program: open it where you trust it and save its tensors with torch.save"
