@@ -11,10 +11,10 @@ from unlabeled.config.compose import compose_config
 from unlabeled.config.schema import ExtractConfig
 from unlabeled.evaluation.extraction import extract_features
 
+FEW = ["loader.workers=0", "device=cpu", "threads=1", "batch_size=5", "shard_images=12"]
 SMALL = [
     *("weights=random", "backbone=resnet18_small", "backbone.width=0.125"),
-    *("transform@eval_transform=center_crop_small", "eval_transform.size=16"),
-    *("loader.workers=0", "device=cpu", "threads=1", "batch_size=5", "shard_images=12"),
+    *("transform@eval_transform=center_crop_small", "eval_transform.size=16", *FEW),
 ]
 DRAWN = [
     *("dataset=synthetic", "dataset.num_samples=41", "dataset.num_classes=4"),
@@ -23,7 +23,17 @@ DRAWN = [
 
 
 def extract_config(out: Path, *overrides: str) -> ExtractConfig:
-    composed = compose_config("extract", [*SMALL, f"out={out}", *overrides])
+    """A narrow untrained network, on the data set that `overrides` name."""
+    return _checked([*SMALL, f"out={out}", *overrides])
+
+
+def config_of_run(out: Path, run: Path) -> ExtractConfig:
+    """The network, data set and view of a run."""
+    return _checked([*FEW, f"weights={run}", f"out={out}"])
+
+
+def _checked(overrides: list[str]) -> ExtractConfig:
+    composed = compose_config("extract", overrides)
     return build_config(ExtractConfig, composed.data, composed.problems)
 
 
