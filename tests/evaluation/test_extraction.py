@@ -18,11 +18,12 @@ from PIL import Image
 from tests_support.command import ROOT, unlabeled
 from tests_support.extracting import DRAWN, SMALL, contents, extract_config, extracted
 from unlabeled.data.normalize import Normalize
-from unlabeled.errors import ConfigError, DataError
+from unlabeled.errors import CheckpointError, ConfigError, DataError
 from unlabeled.evaluation.extraction import extract_features
 from unlabeled.evaluation.feature_store import FeatureStore
 from unlabeled.evaluation.features import extract
 from unlabeled.evaluation.subject import frozen, load_encoder
+from unlabeled.models.key_maps import LAYOUTS
 
 CPU = torch.device("cpu")
 ODD = [b'comma, "quote".png', b"line\nbreak.png", b"return\rhere.png", b" blank .png"]
@@ -70,6 +71,25 @@ def test_the_rows_are_the_features_of_the_images_in_order(tmp_path: Path) -> Non
     assert store.labels.tolist() == expected.labels.tolist()
     assert store.classes == source.classes and list(store.broken()) == []
     assert store.source().fingerprint() == source.fingerprint()
+
+
+def test_files_of_other_projects_are_weights_like_ours(tmp_path: Path) -> None:
+    out = extracted(tmp_path / "out", "seed=3")
+    ours = load_encoder(extract_config(tmp_path / "out", *DRAWN, "seed=3")).backbone.state_dict()
+    for layout in ("moco", "detectron2"):
+        torch.save(LAYOUTS[layout].content(ours), tmp_path / f"{layout}.pth.tar")
+        weights = f"weights={tmp_path / layout}.pth.tar"
+        other = extracted(tmp_path / layout, weights)
+        assert contents(other / "features") == contents(out / "features")
+        card = FeatureStore(other).card
+        assert card["weights_sha256"] == FeatureStore(out).card["weights_sha256"]
+    torch.save({"state_dict": {"module.fc.weight": torch.ones(3)}}, tmp_path / "none.pth")
+    with pytest.raises(CheckpointError, match="holds no tensor of the backbone"):
+        extracted(tmp_path / "none", f"weights={tmp_path / 'none.pth'}")
+    torch.save({"conv1.weight": ours["conv1.weight"]}, tmp_path / "one.pth")
+    with pytest.raises(CheckpointError, match=r"do not fit the backbone(.|\n)*missing \("):
+        extracted(tmp_path / "none", f"weights={tmp_path / 'one.pth'}")
+    assert not (tmp_path / "none").exists()
 
 
 def test_shards_are_read_where_they_lie(tmp_path: Path) -> None:
