@@ -22,12 +22,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from unlabeled.assigners.spherical_kmeans import SphericalKMeans
+from unlabeled.data.whole_files import write_file, write_table
 from unlabeled.engine import checkpoint
 from unlabeled.engine.build import build_backbone
 from unlabeled.errors import CheckpointError, ConfigError, UserError
 from unlabeled.evaluation.contact_sheet import Group, Picture, contact_sheet
 from unlabeled.evaluation.feature_store import FeatureStore
-from unlabeled.evaluation.feature_writer import write_file, write_table
 from unlabeled.evaluation.layers import OUTPUT
 from unlabeled.evaluation.subject import backbone_state, hash_weights, run_config, run_of
 from unlabeled.models.backbone_files import load_into

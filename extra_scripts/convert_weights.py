@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from unlabeled.config.check import build_config
 from unlabeled.config.compose import compose_config
 from unlabeled.config.schema import EvaluateConfig, Normalization
+from unlabeled.data.whole_files import write_file
 from unlabeled.errors import CheckpointError, ConfigError, UserError
-from unlabeled.evaluation.feature_writer import write_file
 from unlabeled.evaluation.subject import IMAGENET, backbone_state, run_config, run_of
 from unlabeled.models.backbone_files import PICKLED, load_into, read_weights
 from unlabeled.models.key_maps import LAYOUTS, find_backbone

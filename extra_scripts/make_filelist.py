@@ -26,8 +26,8 @@ from unlabeled.data.sources.base import Source
 from unlabeled.data.sources.csv import Csv
 from unlabeled.data.sources.file_list import FileList
 from unlabeled.data.sources.folder import EXTENSIONS
+from unlabeled.data.whole_files import write_file, write_table
 from unlabeled.errors import ConfigError, DataError, UserError
-from unlabeled.evaluation.feature_writer import write_file, write_table
 
 KINDS = (".txt", ".npy", ".csv")
 
