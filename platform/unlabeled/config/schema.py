@@ -302,7 +302,8 @@ class ExtractConfig(MeasuringConfig):
     dtype: Literal["float32", "float16"]
     """Type of the numbers on disk; the network computes in float32."""
     shard_images: int
-    """Images whose features share a file, and what a kill loses at most per process."""
+    """Images whose features share a file: what a kill loses at most per process, and the piece in
+    which processes share the work."""
     out: str
     """The folder to write, or to go on with."""
 

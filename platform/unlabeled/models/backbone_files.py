@@ -6,6 +6,7 @@ import argparse
 import json
 import os
 import pickle
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,13 @@ def _read_pickled(path: Path) -> Any:
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if isinstance(error, pickle.UnpicklingError) and refused:
+        return CheckpointError(
+            f"cannot read the weights {path} as data: beside tensors and plain values it holds "
+            f"{refused[1]}, and what is not data could run code. Open it where you trust it and "
+            "save its tensors alone with torch.save"
+        )
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return CheckpointError(
         f"cannot read the weights {path}: {reason}; the file is damaged or of another sort, "
