@@ -28,7 +28,7 @@ from unlabeled.engine.build import build_backbone
 from unlabeled.errors import CheckpointError, ConfigError, UserError
 from unlabeled.evaluation.contact_sheet import Group, Picture, contact_sheet
 from unlabeled.evaluation.feature_store import FeatureStore
-from unlabeled.evaluation.layers import OUTPUT
+from unlabeled.evaluation.layer_averages import OUTPUT
 from unlabeled.evaluation.subject import backbone_state, hash_weights, run_config, run_of
 from unlabeled.models.backbone_files import load_into
 

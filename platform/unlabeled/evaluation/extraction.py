@@ -24,7 +24,7 @@ from unlabeled.distributed import comm
 from unlabeled.engine.logs import log_to
 from unlabeled.errors import ConfigError, DataError, UserError
 from unlabeled.evaluation.feature_writer import Broken, FeatureWriter
-from unlabeled.evaluation.layers import Layers
+from unlabeled.evaluation.layer_averages import LayerAverages
 from unlabeled.evaluation.subject import Encoder, frozen, hash_weights, load_encoder
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def extract_features(config: ExtractConfig, device: torch.device) -> None:
                 f"eval_transform emits {len(pipeline.views)} views, features take one; "
                 "choose a transform such as center_crop"
             )
-        layers = Layers(frozen(encoder.backbone, device), config.layers)
+        layers = LayerAverages(frozen(encoder.backbone, device), config.layers)
         normalize = Normalize(encoder.normalization, device)
         side = pipeline.views[0].size
         black = torch.zeros(1, 3, side, side, dtype=torch.uint8, device=device)

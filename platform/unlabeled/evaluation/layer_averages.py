@@ -15,7 +15,7 @@ OUTPUT = "output"
 """The name of what the backbone itself returns."""
 
 
-class Layers:
+class LayerAverages:
     """images [B, 3, h, w] -> {layer: float32 [B, D_layer]}, in the order of `names`.
 
     `output` is what the backbone returns; every other name is a module of it, as in

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from unlabeled.errors import ConfigError
-from unlabeled.evaluation.layers import Layers
+from unlabeled.evaluation.layer_averages import LayerAverages
 from unlabeled.registry import get
 
 
@@ -22,7 +22,7 @@ def test_they_are_the_averages_of_what_the_modules_give() -> None:
     for module in backbone.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.running_mean.uniform_(-0.1, 0.1)
-    found = Layers(backbone, ["layer2", "output", "bn1", "layer1.0"])(images)
+    found = LayerAverages(backbone, ["layer2", "output", "bn1", "layer1.0"])(images)
     with torch.no_grad():
         normed = backbone.bn1(backbone.conv1(images))
         x = backbone.maxpool(normed.relu())
@@ -59,7 +59,7 @@ class Tokens(nn.Module):
 
 def test_tokens_are_averaged_and_rows_stay_as_they_were_given() -> None:
     model, images = Tokens().eval(), torch.randn(2, 3, 2, 2)
-    found = Layers(model, ["embed", "flat", "output"])(images)
+    found = LayerAverages(model, ["embed", "flat", "output"])(images)
     with torch.no_grad():
         tokens = model.embed(images.flatten(2)[..., :2])
         torch.testing.assert_close(found["embed"], (tokens[:, 0] + tokens[:, 1] + tokens[:, 2]) / 3)
@@ -68,7 +68,7 @@ def test_tokens_are_averaged_and_rows_stay_as_they_were_given() -> None:
 
 
 def test_half_precision_becomes_float32() -> None:
-    rows = Layers(nn.Flatten(), ["output"])(torch.randn(2, 3, 4, 4).bfloat16())
+    rows = LayerAverages(nn.Flatten(), ["output"])(torch.randn(2, 3, 4, 4).bfloat16())
     assert rows["output"].dtype == torch.float32
 
 
@@ -83,4 +83,4 @@ def test_half_precision_becomes_float32() -> None:
 )
 def test_what_gives_no_features_is_named(names: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        Layers(Tokens(), names)(torch.randn(2, 3, 2, 2))
+        LayerAverages(Tokens(), names)(torch.randn(2, 3, 2, 2))
