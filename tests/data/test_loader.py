@@ -23,7 +23,7 @@ from tests_support.loading import (
     stream,
     synthetic,
 )
-from unlabeled.data.loader import eval_batches
+from unlabeled.data.loader import eval_batches, range_batches
 from unlabeled.data.randomness import SampleKey
 from unlabeled.data.sampling.shuffled import Shuffled
 from unlabeled.data.sources.base import Source
@@ -248,6 +248,25 @@ def test_evaluation_reads_the_set_once_in_order(workers: int, kind: Kind, world_
         sizes.append(sum(lengths))
     assert indices == list(range(SAMPLES))
     assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(("workers", "kind"), ALL)
+def test_ranges_are_read_one_after_the_other_and_share_no_batch(workers: int, kind: Kind) -> None:
+    ranges = [range(30, 41), range(3, 3), range(0, 7), range(7, 8)]
+    found = range_batches(
+        synthetic(), PIPELINE, ranges, batch_size=5, loader=loading(workers, kind), device=CPU
+    )
+    assert [batch.indices.tolist() for batch in found] == [
+        [30, 31, 32, 33, 34],
+        [35, 36, 37, 38, 39],
+        [40],
+        [0, 1, 2, 3, 4],
+        [5, 6],
+        [7],
+    ]
+    assert not list(
+        range_batches(synthetic(), PIPELINE, [], batch_size=5, loader=loading(), device=CPU)
+    )
 
 
 @pytest.mark.parametrize(("workers", "kind"), ALL)

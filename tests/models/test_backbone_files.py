@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -135,6 +136,11 @@ def test_code_in_a_torch_file_is_refused_and_never_runs(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"cannot read the weights .*w\.pt"):
         load_backbone_state(tmp_path / "w.pt")
     assert not (tmp_path / "ran").exists()
+    torch.save({"loss": np.float64(0.5), "state_dict": {}}, tmp_path / "w.pt")
+    with pytest.raises(
+        CheckpointError, match=r"as data: .* it holds numpy\.\S*scalar, .*torch.save"
+    ):
+        load_backbone_state(tmp_path / "w.pt")
 
 
 @pytest.mark.parametrize("name", ["w.safetensors", "w.pt"])

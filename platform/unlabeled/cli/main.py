@@ -46,6 +46,12 @@ COMMANDS: dict[str, Command] = {
         "many benchmarks of the same weights, one table; what is measured already is passed over",
         needs_torch=True,
     ),
+    "extract": Command(
+        "unlabeled.cli.extract",
+        "weights=... dataset=... out=... [key=value ...]",
+        "write the features of every image of a data set to files",
+        needs_torch=True,
+    ),
     "jobs": Command(
         "unlabeled.cli.jobs",
         "[FOLDER ...] | tail [-f] RUN | cancel RUN | resubmit RUN",

@@ -201,10 +201,11 @@ class PretrainConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MeasuringConfig:
-    """What `unlabeled evaluate` and `unlabeled suite` read alike."""
+    """What `unlabeled evaluate`, `unlabeled suite` and `unlabeled extract` read alike."""
 
     weights: str
-    """A run, a checkpoint, a .safetensors file, torchvision:<name>, or `random`."""
+    """A run, a checkpoint, a weights file (of ours, torchvision, timm, Detectron2, SwAV, DINO, MoCo
+    or VISSL), torchvision:<name>, or `random`."""
     like: str | None = None
     """A run whose data set, view, architecture and seed count where this command names none."""
     dataset: Annotated[Component, "dataset"] | None = None
@@ -287,3 +288,28 @@ class SuiteConfig(MeasuringConfig):
         """Ranges."""
         yield from super().problems()
         yield from _positive(watch_seconds=self.watch_seconds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractConfig(MeasuringConfig):
+    """Everything that `unlabeled extract` reads."""
+
+    split: Literal["train", "test"]
+    """Which images of the data set."""
+    layers: list[str]
+    """`output` (what the backbone returns) and modules of the backbone by their dotted names, such
+    as layer3; maps are averaged over their positions, sequences over their tokens."""
+    dtype: Literal["float32", "float16"]
+    """Type of the numbers on disk; the network computes in float32."""
+    shard_images: int
+    """Images whose features share a file: what a kill loses at most per process, and the piece in
+    which processes share the work."""
+    out: str
+    """The folder to write, or to go on with."""
+
+    def problems(self) -> Problems:
+        """Ranges."""
+        yield from super().problems()
+        yield from _positive(shard_images=self.shard_images)
+        if not self.layers or len(set(self.layers)) < len(self.layers):
+            yield "layers", f"needs one or more different names, got {self.layers}"

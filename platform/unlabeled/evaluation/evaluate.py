@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 import time
@@ -21,7 +20,7 @@ from unlabeled.errors import DataError, EnvironmentProblem
 from unlabeled.evaluation.benchmarks.base import Probe
 from unlabeled.evaluation.features import FeatureSet
 from unlabeled.evaluation.results import Result, format_table, result_rows, write_result
-from unlabeled.evaluation.subject import Subject, frozen, load_subject
+from unlabeled.evaluation.subject import Subject, frozen, hash_weights, load_subject
 
 log = logging.getLogger(__name__)
 
@@ -84,10 +83,7 @@ def identity(config: EvaluateConfig, subject: Subject) -> str:
     Weights, images of both splits, evaluation view, normalisation, benchmark and the files that it
     reads, seed and version; not the batch size, the device or the number of processes.
     """
-    digest = hashlib.sha256()
-    for name, tensor in subject.backbone.state_dict().items():
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    digest = hash_weights(subject.backbone)
     settings = {
         "images": [subject.train.fingerprint(), _measured(config, subject).fingerprint()],
         "view": to_data(subject.transform),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,10 +18,22 @@ from unlabeled.engine import checkpoint
 from unlabeled.engine.build import seed_everything
 from unlabeled.engine.run_directory import RunDirectory
 from unlabeled.errors import CheckpointError, ConfigError
-from unlabeled.models.backbone_files import load_backbone_state, load_into
+from unlabeled.models.backbone_files import load_backbone_state, load_into, read_weights
+from unlabeled.models.key_maps import find_backbone
 from unlabeled.registry import Component, get, load_plugins
 
 IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A backbone ready to encode, how its images are prepared, and the data set it is meant for."""
+
+    backbone: nn.Module
+    dataset: Component
+    transform: Component
+    normalization: Normalization
+    run: RunDirectory | None
 
 
 @dataclass(frozen=True)
@@ -49,27 +62,48 @@ def load_subject(config: MeasuringConfig, measured: Split = "test") -> Subject:
     Where the training images themselves are measured, `test` is `train`: a test split is not asked
     for.
     """
+    encoder = load_encoder(config)
+    train = encoder.dataset.build(split="train")
+    return Subject(
+        backbone=encoder.backbone,
+        dataset=encoder.dataset.name,
+        train=train,
+        test=train if measured == "train" else encoder.dataset.build(split="test"),
+        transform=encoder.transform,
+        normalization=encoder.normalization,
+        run=encoder.run,
+    )
+
+
+def load_encoder(config: MeasuringConfig) -> Encoder:
+    """What `load_subject` needs of the weights, and the data set by name: no image is looked at."""
     _must_exist(config.weights)
     run = run_of(config.weights)
     reference = run or (RunDirectory(config.like) if config.like else None)
-    known = _run_config(reference) if reference else None
+    known = run_config(reference) if reference else None
     dataset = config.dataset or (known.dataset if known else None)
     if dataset is None:
         raise ConfigError(
             f"dataset: weights={config.weights} does not say what to measure on; give dataset=... "
             "or like=<run>"
         )
-    train = dataset.build(split="train")
-    return Subject(
+    return Encoder(
         backbone=_backbone(config, known),
-        dataset=dataset.name,
-        train=train,
-        test=train if measured == "train" else dataset.build(split="test"),
+        dataset=dataset,
         transform=config.eval_transform
         or (known.eval_transform if known else _default_transform()),
         normalization=config.normalization or (known.normalization if known else IMAGENET),
         run=run,
     )
+
+
+def hash_weights(backbone: nn.Module) -> hashlib._Hash:
+    """A SHA-256 of the names, types, shapes and bytes of all tensors, to be read or added to."""
+    digest = hashlib.sha256()
+    for name, tensor in backbone.state_dict().items():
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest
 
 
 def _default_transform() -> Component:
@@ -87,7 +121,8 @@ def run_of(weights: str) -> RunDirectory | None:
     return None
 
 
-def _run_config(run: RunDirectory) -> PretrainConfig:
+def run_config(run: RunDirectory) -> PretrainConfig:
+    """What a run was started with; CheckpointError if this version does not know its settings."""
     data = run.read_config()
     load_plugins(list(data.get("plugins") or []))
     try:
@@ -111,7 +146,8 @@ def _backbone(config: MeasuringConfig, known: PretrainConfig | None) -> nn.Modul
     seed_everything(known.seed if known else config.seed, rank=0)
     backbone: nn.Module = component.build()
     if config.weights != "random":
-        load_into(backbone, _state(Path(config.weights).expanduser()), origin=config.weights)
+        path = Path(config.weights).expanduser()
+        load_into(backbone, backbone_state(path, backbone), origin=config.weights)
     return backbone
 
 
@@ -124,10 +160,10 @@ def _must_exist(weights: str) -> None:
         )
 
 
-def _state(path: Path) -> dict[str, Tensor]:
-    """The backbone's tensors in a run, a checkpoint or a file."""
+def backbone_state(path: Path, backbone: nn.Module) -> dict[str, Tensor]:
+    """The backbone's tensors in a run, a checkpoint or a weights file of any known layout."""
     if path.is_file():
-        return load_backbone_state(path)
+        return find_backbone(read_weights(path), backbone, origin=str(path))[1]
     exported = path / "weights" / "backbone.safetensors"
     if exported.is_file():
         return load_backbone_state(exported)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pickle
+import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,11 @@ from unlabeled.errors import CheckpointError, EnvironmentProblem
 from unlabeled.registry import Component
 
 WEIGHTS_NAME, CARD_NAME = "backbone.safetensors", "backbone.json"
-PICKLED = (".pt", ".pth", ".tar")
-"""Suffixes of torch.save's files; SwAV's published weights end in `.pth.tar`."""
+PICKLED = (".pt", ".pth", ".tar", ".torch")
+"""Suffixes of torch.save's files; SwAV's published weights end in .pth.tar, VISSL's in .torch."""
+_PICKLE_HINT = (
+    ". A pickle is a program: open it where you trust it and save its tensors with torch.save"
+)
 _SHOWN = 8
 """Keys of each sort that an error lists."""
 
@@ -64,19 +69,28 @@ def export_backbone(
 def load_backbone_state(path: Path) -> dict[str, Tensor]:
     """The tensors of a weights file by name, on the CPU.
 
-    Reads .safetensors, and .pt, .pth and .pth.tar as data (weights_only: no code of the file runs).
-    A file that is missing, damaged, of another sort, or not a flat mapping of names to tensors
+    A file that `read_weights` cannot read, or that is not a flat mapping of names to tensors,
     raises CheckpointError.
+    """
+    return _flat(path, read_weights(path))
+
+
+def read_weights(path: Path) -> Any:
+    """What a weights file holds, as data, on the CPU; tensors may lie in entries of entries.
+
+    Reads .safetensors, and torch.save's files with weights_only: no code of the file runs. Beside
+    tensors and plain values only argparse.Namespace is accepted, in which some projects keep their
+    settings. A file that is missing, damaged or of another sort raises CheckpointError.
     """
     if not path.is_file():
         raise CheckpointError(f"there is no weights file {path}")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
     if path.suffix in PICKLED:
-        return _flat(path, _read_pickled(path))
+        return _read_pickled(path)
     raise CheckpointError(
-        f"{path}: unknown kind of weights file {path.suffix!r}; "
-        f"accepted: .safetensors, {', '.join(PICKLED)}"
+        f"{path}: unknown kind of weights file {path.suffix!r}; accepted: .safetensors, "
+        f"{', '.join(PICKLED)}{_PICKLE_HINT if path.suffix in ('.pkl', '.pickle') else ''}"
     )
 
 
@@ -100,10 +114,13 @@ def load_into(backbone: nn.Module, state: Mapping[str, Tensor], origin: str) -> 
         _listed("of another shape", differing),
     ]
     if any(faults):
+        fitting = len(own) - len(missing) - len(differing)
         raise CheckpointError(
             f"the weights of {origin} do not fit the backbone ({type(backbone).__name__}, "
-            f"feature_dim {backbone.feature_dim}):\n" + "\n".join(filter(None, faults)) + "\n"
-            "Choose the backbone that they were trained with, or rename the keys first."
+            f"feature_dim {backbone.feature_dim}), {fitting} of its {len(own)} tensors match:\n"
+            + "\n".join(filter(None, faults))
+            + "\n"
+            "Choose the backbone that they were trained with."
         )
     backbone.load_state_dict(dict(state), strict=True)
 
@@ -147,7 +164,8 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 def _read_pickled(path: Path) -> Any:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except (
         pickle.UnpicklingError,
         OSError,
@@ -163,6 +181,13 @@ def _read_pickled(path: Path) -> Any:
 
 
 def _unreadable(path: Path, error: Exception) -> CheckpointError:
+    refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if isinstance(error, pickle.UnpicklingError) and refused:
+        return CheckpointError(
+            f"cannot read the weights {path} as data: beside tensors and plain values it holds "
+            f"{refused[1]}, and what is not data could run code. Open it where you trust it and "
+            "save its tensors alone with torch.save"
+        )
     reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
     return CheckpointError(
         f"cannot read the weights {path}: {reason}; the file is damaged or of another sort, "

@@ -110,6 +110,9 @@ def test_names_that_are_no_utf8_are_kept(tmp_path: Path) -> None:
     put(tmp_path, "a.png")
     os.rename(tmp_path / "a.png", os.fsencode(tmp_path) + b"/\xff\xe4.png")
     assert folder(tmp_path).image(0).shape == (4, 5, 3)
+    before = folder(tmp_path).fingerprint()
+    os.rename(os.fsencode(tmp_path) + b"/\xff\xe4.png", os.fsencode(tmp_path) + b"/\xff\xe5.png")
+    assert folder(tmp_path).fingerprint() != before
 
 
 def test_home_is_expanded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,6 @@ batches out.
 """
 
 from unlabeled.data.loader.step_batches import StepBatches
-from unlabeled.data.loader.stream import batches, eval_batches
+from unlabeled.data.loader.stream import batches, eval_batches, range_batches
 
-__all__ = ["StepBatches", "batches", "eval_batches"]
+__all__ = ["StepBatches", "batches", "eval_batches", "range_batches"]

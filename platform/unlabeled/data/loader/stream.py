@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from itertools import islice
 
 import torch
@@ -53,8 +53,28 @@ def eval_batches(
     and Batch.broken names it. Batches are lent as `batches` says.
     """
     first, end = (len(source) * place // world_size for place in (rank, rank + 1))
-    rows = max(1, min(batch_size, end - first))
-    items = ((start, min(start + rows, end)) for start in range(first, end, rows))
+    share = [range(first, end)]
+    return range_batches(
+        source, pipeline, share, batch_size=batch_size, loader=loader, device=device
+    )
+
+
+def range_batches(
+    source: Source,
+    pipeline: Pipeline,
+    ranges: Sequence[range],
+    *,
+    batch_size: int,
+    loader: LoaderConfig,
+    device: torch.device,
+) -> Generator[Batch, None, None]:
+    """These ranges of a data set, one after the other; no batch holds images of two of them.
+
+    How a range is cut into batches depends on nothing but its length and batch_size. Everything
+    else is as `eval_batches` says.
+    """
+    rows = max(1, min(batch_size, max(map(len, ranges), default=0)))
+    items = ((start, min(start + rows, each.stop)) for each in ranges for start in each[::rows])
     return _stream(InOrder(source, pipeline, rows), items, loader, device)
 
 

@@ -48,7 +48,7 @@ class Source(abc.ABC):
         """A short hash of names and labels: results on equal fingerprints are comparable."""
         digest = hashlib.sha256(str(len(self)).encode())
         for index in np.linspace(0, len(self) - 1, num=min(len(self), 1000), dtype=np.int64):
-            digest.update(self.name(int(index)).encode())
+            digest.update(self.name(int(index)).encode("utf-8", "surrogateescape"))
         if self.labels is not None:
             digest.update(np.ascontiguousarray(self.labels, dtype=np.int64).tobytes())
         if self.multi_labels is not None:
