@@ -11,12 +11,18 @@ import torchvision
 from torch import Tensor, nn
 
 from unlabeled.config.check import build_config
-from unlabeled.config.schema import MeasuringConfig, Normalization, PretrainConfig
+from unlabeled.config.schema import (
+    EvaluateConfig,
+    MeasuringConfig,
+    Normalization,
+    PretrainConfig,
+)
 from unlabeled.data.sources.base import Source
 from unlabeled.engine import checkpoint
 from unlabeled.engine.build import seed_everything
 from unlabeled.engine.run_directory import RunDirectory
 from unlabeled.errors import CheckpointError, ConfigError
+from unlabeled.evaluation.benchmarks.base import OwnData
 from unlabeled.models.backbone_files import load_backbone_state, load_into
 from unlabeled.registry import Component, get, load_plugins
 
@@ -49,22 +55,32 @@ def load_subject(config: MeasuringConfig) -> Subject:
     run = run_of(config.weights)
     reference = run or (RunDirectory(config.like) if config.like else None)
     known = _run_config(reference) if reference else None
+    data = _data(config, known)
+    return Subject(
+        backbone=_backbone(config, known),
+        dataset=data.name,
+        train=data.train,
+        test=data.test,
+        transform=config.eval_transform
+        or (known.eval_transform if known else _default_transform()),
+        normalization=config.normalization or (known.normalization if known else IMAGENET),
+        run=run,
+    )
+
+
+def _data(config: MeasuringConfig, known: PretrainConfig | None) -> OwnData:
+    """What the benchmark brings, what the command names, or what the run was trained on."""
+    if isinstance(config, EvaluateConfig):
+        own: OwnData | None = config.benchmark.build().own_data()
+        if own is not None:
+            return own
     dataset = config.dataset or (known.dataset if known else None)
     if dataset is None:
         raise ConfigError(
             f"dataset: weights={config.weights} does not say what to measure on; give dataset=... "
             "or like=<run>"
         )
-    return Subject(
-        backbone=_backbone(config, known),
-        dataset=dataset.name,
-        train=dataset.build(split="train"),
-        test=dataset.build(split="test"),
-        transform=config.eval_transform
-        or (known.eval_transform if known else _default_transform()),
-        normalization=config.normalization or (known.normalization if known else IMAGENET),
-        run=run,
-    )
+    return OwnData(dataset.name, dataset.build(split="train"), dataset.build(split="test"))
 
 
 def _default_transform() -> Component:
