@@ -9,15 +9,18 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from tests_support.detection_sets import CLASSES, pictures, write_coco, write_voc
 from tests_support.detectors import FPN, fresh_resnet, settings
 from tests_support.detectron2_compiled import needs_detectron2
 from tests_support.ranks import run_ranks
+from unlabeled.errors import ConfigError
 from unlabeled.evaluation.benchmarks.detection import Detection
 from unlabeled.evaluation.subject import IMAGENET
 from unlabeled.models.backbones.resnet import ResNet
 from unlabeled.transfer.detection_data import detection_split
+from unlabeled.transfer.detectron2_names import shape_of
 
 pytestmark = [needs_detectron2, pytest.mark.slow]
 COUNT = 12
@@ -81,6 +84,32 @@ def test_mask_rcnn_fpn_learns_the_pictures_of_coco(tmp_path: Path) -> None:
     assert after.metrics["mask_AP50"] > 50
 
 
+def test_the_detector_sees_the_pixels_in_the_backbones_order(voc: Path) -> None:
+    """RGB, as PIL reads them; Detectron2's own default is BGR."""
+    from detectron2.data import build_detection_test_loader
+
+    from unlabeled.transfer.detectron2_config import detectron2_config
+    from unlabeled.transfer.detectron2_data import register_split
+
+    name = register_split(detection_split("voc", str(voc), "2007_test"), list(CLASSES))
+    cfg = detectron2_config(
+        settings(voc),
+        shape_of(fresh_resnet()),
+        IMAGENET,
+        num_classes=len(CLASSES),
+        train=[name],
+        test=name,
+        device=torch.device("cpu"),
+        workers=0,
+        seed=0,
+        folder="none",
+    )
+    (seen,) = next(iter(build_detection_test_loader(cfg, name)))
+    stored = np.asarray(Image.open(seen["file_name"]))
+    assert np.array_equal(seen["image"].permute(1, 2, 0).numpy(), stored)
+    assert not np.array_equal(stored, stored[:, :, ::-1])
+
+
 def short(root: Path, **changes: Any) -> Detection.Config:
     """Four iterations, a checkpoint after every second one."""
     base = settings(root)
@@ -126,12 +155,21 @@ def test_an_interrupted_training_continues_and_a_whole_one_is_only_measured(
     assert len(continued.losses) == 2
 
 
-def train_on_a_rank(root: str, folder: str) -> tuple[dict[str, float], int]:
-    """The metrics, and how many losses were noted."""
+def train_on_a_rank(root: str, folder: str) -> tuple[dict[str, float], int, list[str]]:
+    """The metrics, how many losses were noted, and what is said of impossible settings."""
     found = outcome(short(Path(root)), Path(folder))
-    return found.metrics, len(found.losses)
+    said = []
+    for change in ({"batch_size": 3}, {"norm": "SyncBN"}):
+        with pytest.raises(ConfigError) as fault:
+            outcome(short(Path(root), **change), Path(folder))
+        said.append(str(fault.value))
+    return found.metrics, len(found.losses), said
 
 
-def test_all_ranks_know_the_metrics(voc: Path, tmp_path: Path) -> None:
-    (first, losses), (second, none) = run_ranks(train_on_a_rank, 2, str(voc), str(tmp_path))
-    assert first == second and losses == 4 and none == 0
+def test_two_ranks_train_together_and_agree_on_the_metrics(voc: Path, tmp_path: Path) -> None:
+    first, second = run_ranks(train_on_a_rank, 2, str(voc), str(tmp_path))
+    assert first[0] == second[0]
+    assert (first[1], second[1]) == (4, 0)  # rank 0 notes the mean over ranks
+    assert first[2] == second[2]
+    assert "3 images do not divide among 2 processes" in first[2][0]
+    assert "benchmark.norm=BN" in first[2][1]

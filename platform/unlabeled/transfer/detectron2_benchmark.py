@@ -11,6 +11,8 @@ import torch
 from torchvision.models.resnet import ResNet
 
 from unlabeled.config.schema import Normalization
+from unlabeled.distributed import comm
+from unlabeled.errors import ConfigError
 from unlabeled.transfer.detection_data import DetectionSplit
 from unlabeled.transfer.detectron2_config import detectron2_config
 from unlabeled.transfer.detectron2_data import evaluator, register_split
@@ -46,7 +48,9 @@ def train_and_measure(
 
     The global random numbers are left as they were. Checkpoints go to `folder` if the settings name
     a folder at all, and training continues from the newest one there. Called on all ranks.
+    ConfigError if the batch does not divide among them, or for SyncBN among several on CPUs.
     """
+    _check_ranks(settings, device)
     keep = settings.folder is not None
     folder.mkdir(parents=True, exist_ok=True)
     tested = register_split(test, names)
@@ -62,9 +66,23 @@ def train_and_measure(
         seed=seed,
         folder=str(folder),
     )
-    with own_random_numbers():
+    with own_random_numbers(device):
         trained = train_detector(
             cfg, backbone.state_dict(), precise_bn=settings.precise_bn_iterations, keep=keep
         )
         judge = evaluator(test, tested, masks=cfg.MODEL.MASK_ON)
         return Outcome(measure(cfg, trained.model, judge), trained.losses)
+
+
+def _check_ranks(settings: Detection.Config, device: torch.device) -> None:
+    ranks = comm.world_size()
+    if settings.batch_size % ranks:
+        raise ConfigError(
+            f"benchmark.batch_size: {settings.batch_size} images do not divide among {ranks} "
+            "processes"
+        )
+    if ranks > 1 and settings.norm == "SyncBN" and device.type != "cuda":
+        raise ConfigError(
+            "benchmark.norm: torch synchronises batch norm on GPUs alone; with several processes "
+            "on CPUs take benchmark.norm=BN"
+        )

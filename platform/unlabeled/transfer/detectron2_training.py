@@ -100,10 +100,10 @@ def measure(cfg: Any, model: nn.Module, evaluator: Any) -> dict[str, float]:
 
 
 @contextmanager
-def own_random_numbers() -> Iterator[None]:
+def own_random_numbers(device: torch.device) -> Iterator[None]:
     """Detectron2 seeds and draws from the global generators; afterwards they are as before."""
     python, numpy = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng():
+    with torch.random.fork_rng([device] if device.type == "cuda" else []):
         try:
             yield
         finally:
