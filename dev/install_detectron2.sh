@@ -4,7 +4,7 @@
 #   bash dev/install_detectron2.sh [ENVIRONMENT]      (default: the active one, else the tests')
 #
 # The official way first: built from its own repository, for which git, a C++ compiler and, on GPUs,
-# the CUDA toolkit are needed. Where the repository cannot be reached, the Python code of release 0.6
+# the CUDA toolkit are needed. Where that is not to be had, the Python code of release 0.6
 # from PyPI (pb1-detectron2), without its compiled part: enough for the tests on the CPU, which bring
 # a stand-in for that part, not for anything else. Does nothing where Detectron2 is there already.
 set -euo pipefail
@@ -15,6 +15,10 @@ env=${1:-${VIRTUAL_ENV:-}}
 python=$env/bin/python
 repository=https://github.com/facebookresearch/detectron2.git
 release=pb1-detectron2==0.6
+# Named here, because its own list wants an older iopath than this package does. setuptools is for
+# its setup.py, which pip runs either way, from 70.1 on without the package wheel.
+needs=('setuptools>=77' pycocotools fvcore iopath yacs termcolor tabulate cloudpickle omegaconf
+    matplotlib tqdm packaging)
 checksum=5d2e9e51e523ec72f6a31cca04b0a515492e9514b773a3d134cedc0677170b29
 
 say() { echo "detectron2: $*" >&2; }
@@ -39,7 +43,7 @@ reachable() {
 # Unpacked beside its place and then moved: a half-copied package is never found.
 unpack_release() {
     echo "$release --hash=sha256:$checksum" >"$work/requirement.txt"
-    pip install pycocotools fvcore iopath yacs termcolor tabulate cloudpickle omegaconf &&
+    pip install "${needs[@]}" &&
         pip download --no-deps --no-binary :all: --no-build-isolation --require-hashes \
             --dest "$work" --requirement "$work/requirement.txt" &&
         "$python" - "$work" <<'PY'
@@ -59,10 +63,14 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 if reachable; then
     say "building it from $repository (minutes)"
-    pip install --no-build-isolation "git+$repository" || fail "the build failed, see above"
-    say "built from its own repository"
+    if pip install "${needs[@]}" && pip install --no-build-isolation --no-deps "git+$repository"; then
+        say "built from its own repository"
+        exit 0
+    fi
+    say "the build failed, see above"
 else
-    say "$repository cannot be reached; taking the Python code of $release from PyPI"
-    unpack_release || fail "PyPI could not be reached either, or its file is not the known one"
-    say "unpacked the Python code of $release, without its compiled part: for the tests on the CPU"
+    say "$repository cannot be reached"
 fi
+say "taking the Python code of $release from PyPI"
+unpack_release || fail "PyPI could not be reached either, or its file is not the known one"
+say "unpacked the Python code of $release, without its compiled part: for the tests on the CPU"

@@ -65,6 +65,16 @@ def test_shapes_are_read_from_the_layers() -> None:
     assert (grouped.groups, grouped.width_per_group, grouped.res2_width) == (32, 4, 256)
 
 
+def test_a_resnet_of_torchvision_is_found_inside_its_wrapper() -> None:
+    """As `weights=torchvision:resnet50` gives it."""
+    wrapper = nn.Module()
+    with torch.device("meta"):
+        wrapper.model = torchvision.models.resnet50()
+    assert resnet_of(wrapper) is wrapper.model
+    shape = shape_of(wrapper.model)
+    assert (shape.depth, shape.stem_width, shape.res2_width) == (50, 64, 256)
+
+
 @pytest.mark.parametrize(
     ("backbone", "message"),
     [

@@ -151,15 +151,16 @@ class COCOSplit(DetectionSplit):
 
     @cached_property
     def _content(self) -> dict[str, Any]:
+        """Images and classes; of COCO's training file the boxes would fill gigabytes."""
         if not self.json_file.is_file():
             raise self._absent(self.json_file)
         try:
-            content: dict[str, Any] = json.loads(self.json_file.read_text(encoding="utf-8"))
+            content = json.loads(self.json_file.read_text(encoding="utf-8"))
         except ValueError as error:
             raise DataError(f"root: {self.json_file} is no JSON ({error}); unpack it again") from (
                 error
             )
-        return content
+        return {key: content[key] for key in ("images", "categories")}
 
     def images(self) -> list[Path]:
         return [self.folder / image["file_name"] for image in self._content["images"]]

@@ -8,8 +8,9 @@ from pathlib import Path
 
 from unlabeled.errors import EnvironmentProblem
 
+# Without its own list of requirements, which wants an older iopath than this package does.
 HOW_TO_INSTALL = (
-    "pip install --no-build-isolation "
+    "pip install pycocotools matplotlib && pip install --no-build-isolation --no-deps "
     "'git+https://github.com/facebookresearch/detectron2.git' (it is compiled against your torch)"
 )
 

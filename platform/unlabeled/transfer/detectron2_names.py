@@ -98,13 +98,13 @@ def load_backbone(detector: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copy a ResNet's tensors, named as in torchvision, to their places in a detector.
 
     All of them or none: CheckpointError lists those that find no place of their shape, and those of
-    the detector's backbone that stay unfilled. The classifier (`fc`) is no part of it.
+    the detector's backbone that stay unfilled.
     """
     own = {name: tensor for name, tensor in detector.state_dict().items() if _COUNTER not in name}
     found: dict[str, Tensor] = {}
     lost: list[str] = []
     for name, tensor in state.items():
-        if name.startswith("fc.") or name.endswith(_COUNTER):
+        if name.endswith(_COUNTER):
             continue
         wanted = [prefix + detectron2_name(name) for prefix in _PLACES]
         place = next((each for each in wanted if each in own), None)

@@ -6,7 +6,7 @@ import logging
 import math
 import random
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -143,13 +143,13 @@ def _writers(cfg: Any, keep: bool) -> list[EventWriter]:
 class _Lines(EventWriter):
     """A line for people, now and then."""
 
-    def __init__(self, iterations: int, clock: Callable[[], float] = time.monotonic) -> None:
-        self._iterations, self._clock, self._said = iterations, clock, clock()
+    def __init__(self, iterations: int) -> None:
+        self._iterations, self._said = iterations, time.monotonic()
 
     def write(self) -> None:
         storage = get_event_storage()
-        if self._clock() - self._said < SECONDS_BETWEEN_LINES:
+        if time.monotonic() - self._said < SECONDS_BETWEEN_LINES:
             return
-        self._said = self._clock()
+        self._said = time.monotonic()
         loss = storage.history("total_loss").median(LINES_PERIOD)
         log.info("detection %d/%d: loss %.3f", storage.iter + 1, self._iterations, loss)

@@ -126,6 +126,10 @@ def test_evaluate_writes_the_mean_of_the_runs_on_the_benchmarks_own_data(
     assert first["dataset"] == "voc" and "mean of 2 runs" in first["protocol"]
     again = measured("again.json")
     assert again["metrics"] == first["metrics"] and again["identity"] == first["identity"]
+    kept = f"benchmark.folder={tmp_path / 'kept'}"
+    assert measured("kept.json", kept)["metrics"] == first["metrics"]
+    measured("other.json", kept, "seed=1")  # other weights, so nothing to continue from
+    assert len(list((tmp_path / "kept").glob("*/seed1/model_final.pth"))) == 2
     path = voc / "VOC2007" / "Annotations" / "test001.xml"
     path.write_text(re.sub(r"<ymin>\d+", "<ymin>1", path.read_text()))
     changed = measured("changed.json")
