@@ -12,6 +12,9 @@ set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 venv=$(bash dev/install.sh) || exit $?
 env=$(bash dev/environment.sh) || exit $?
+# Beside the requirements, because PyPI does not have it. Without it the tests of detection are
+# skipped, and pytest's summary says so.
+bash dev/install_detectron2.sh "$env" || echo "tests of detection will be skipped" >&2
 
 # The tensors of the tests are small, and several processes train at once: one thread each is fastest.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}

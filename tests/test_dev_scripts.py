@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import sys
+import venv
 from pathlib import Path
 
 import pytest
@@ -81,6 +83,37 @@ def test_an_environment_whose_python_is_gone_is_made_again(tmp_path: Path) -> No
     result = environment(tmp_path)
     assert result.returncode == 5
     assert "making" in result.stderr
+
+
+def install_detectron2(place: Path) -> subprocess.CompletedProcess[str]:
+    """`dev/install_detectron2.sh` without git, for an environment without pip."""
+    tools = place.parent / "tools"
+    tools.mkdir(exist_ok=True)
+    for tool in ("bash", "dirname", "mktemp", "rm"):
+        if not (tools / tool).exists():
+            (tools / tool).symlink_to(str(shutil.which(tool)))
+    return subprocess.run(
+        ["bash", str(ROOT / "dev" / "install_detectron2.sh"), str(place)],
+        env=os.environ | {"PATH": str(tools)},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.slow
+def test_detectron2_that_no_network_reaches_is_said_and_that_is_there_is_left_alone(
+    tmp_path: Path,
+) -> None:
+    venv.create(tmp_path / "env")
+    result = install_detectron2(tmp_path / "env")
+    assert result.returncode == 5
+    assert "detectron2.git cannot be reached" in result.stderr
+    assert "PyPI could not be reached either" in result.stderr
+    (package,) = (tmp_path / "env").glob("lib/python*/site-packages")
+    assert not (package / "detectron2").exists()
+    (package / "detectron2.py").touch()
+    result = install_detectron2(tmp_path / "env")
+    assert (result.returncode, result.stderr) == (0, "")
 
 
 def test_an_old_python_is_named_with_the_way_out(tmp_path: Path) -> None:

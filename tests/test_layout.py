@@ -36,7 +36,7 @@ ROOMS = [
     {"optim"},
     {"meters"},
     {"engine"},
-    {"evaluation"},
+    {"evaluation", "transfer"},
     {"hooks"},
     {"launch"},
     {"cli", "__main__"},

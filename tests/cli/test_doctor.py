@@ -13,6 +13,7 @@ import torch
 from tests_support.commands import ROOT, unlabeled
 from unlabeled.cli.doctor import OPTIONAL, REQUIRED, Finding, findings
 from unlabeled.cli.main import main
+from unlabeled.transfer.detectron2_installed import HOW_TO_INSTALL
 
 
 def test_a_whole_installation_is_status_0_and_one_line_each(
@@ -55,6 +56,23 @@ def test_a_missing_requirement_fails_and_a_missing_option_does_not(tmp_path: Pat
     assert states["scikit-image"].endswith("-> pip install scikit-image")
     assert states["timm"].startswith("missing")
     assert states["timm"].endswith(f"-> {OPTIONAL['timm'][2]}")
+
+
+@pytest.mark.slow
+def test_detectron2_is_whole_without_its_compiled_part_or_absent(tmp_path: Path) -> None:
+    package = tmp_path / "detectron2"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    for file, state, detail in (
+        (None, "missing", "without its compiled part"),
+        ("_C.cpython-311-x86_64-linux-gnu.so", "ok", "installed"),
+    ):
+        if file is not None:
+            (package / file).touch()
+        lines = unlabeled("doctor", before=str(tmp_path)).stdout.splitlines()
+        (line,) = [line for line in lines if " detectron2 " in line]
+        assert line.startswith(state) and detail in line
+        assert line.endswith(f"-> {HOW_TO_INSTALL}") == (state == "missing")
 
 
 def test_findings_are_read_by_their_first_word() -> None:

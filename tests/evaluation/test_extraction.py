@@ -22,7 +22,7 @@ from unlabeled.errors import CheckpointError, ConfigError, DataError
 from unlabeled.evaluation.extraction import extract_features
 from unlabeled.evaluation.feature_store import FeatureStore
 from unlabeled.evaluation.features import extract
-from unlabeled.evaluation.subject import frozen, load_encoder
+from unlabeled.evaluation.subject import frozen, load_encoder, named_dataset
 from unlabeled.models.key_maps import LAYOUTS
 
 CPU = torch.device("cpu")
@@ -52,7 +52,7 @@ def test_the_rows_are_the_features_of_the_images_in_order(tmp_path: Path) -> Non
     extract_features(config, CPU)
     store = FeatureStore(tmp_path / "out")
     encoder = load_encoder(config)
-    source = encoder.dataset.build(split="test")
+    source = named_dataset(config).build(split="test")
     expected = extract(
         frozen(encoder.backbone, CPU),
         source,

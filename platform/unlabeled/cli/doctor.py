@@ -15,6 +15,7 @@ from pathlib import Path
 from unlabeled.cli.installation import check_torch, version
 from unlabeled.config.location import config_dir
 from unlabeled.errors import EnvironmentProblem
+from unlabeled.transfer import detectron2_installed
 
 # module: distribution, for what is installed together with this package
 REQUIRED = {
@@ -39,7 +40,6 @@ REQUIRED = {
 OPTIONAL = {
     "timm": ("timm", "more backbones", "pip install timm"),
     "faiss": ("faiss-cpu", "neighbours and k-means at scale", "pip install faiss-cpu"),
-    "detectron2": ("detectron2", "detection transfer", "build it from its source repository"),
 }
 
 # module and file inside it: the photographs of the example that needs no download
@@ -90,6 +90,7 @@ def findings() -> Iterator[Finding]:
     yield _configs()
     yield from map(_photographs, PHOTOGRAPHS)
     yield from map(_optional, OPTIONAL)
+    yield _detectron2()
     yield Finding("cores", f"{_cores()} usable by this process")
     yield _disk(Path.cwd())
 
@@ -143,6 +144,18 @@ def _optional(module: str) -> Finding:
     ok = importlib.util.find_spec(module) is not None
     detail = f"{version(name) or 'installed' if ok else 'not installed'} (optional: {purpose})"
     return Finding(name, detail, ok, remedy="" if ok else remedy)
+
+
+def _detectron2() -> Finding:
+    found = detectron2_installed.state()
+    detail = {
+        "absent": "not installed",
+        "python only": "without its compiled part",
+        "whole": version("detectron2") or "installed",
+    }[found]
+    ok = found == "whole"
+    remedy = "" if ok else detectron2_installed.HOW_TO_INSTALL
+    return Finding("detectron2", f"{detail} (optional: detection transfer)", ok, remedy=remedy)
 
 
 def _configs() -> Finding:

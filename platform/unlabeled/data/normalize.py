@@ -18,6 +18,7 @@ class Normalize:
     def __init__(
         self, normalization: Normalization, device: torch.device, *, channels_last: bool = False
     ) -> None:
+        self.normalization = normalization
         self._mean = torch.tensor(normalization.mean, device=device).view(1, 3, 1, 1)
         self._std = torch.tensor(normalization.std, device=device).view(1, 3, 1, 1)
         self._format = torch.channels_last if channels_last else torch.contiguous_format

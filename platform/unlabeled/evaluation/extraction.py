@@ -25,7 +25,13 @@ from unlabeled.engine.logs import log_to
 from unlabeled.errors import ConfigError, DataError, UserError
 from unlabeled.evaluation.feature_writer import Broken, FeatureWriter
 from unlabeled.evaluation.layer_averages import LayerAverages
-from unlabeled.evaluation.subject import Encoder, frozen, hash_weights, load_encoder
+from unlabeled.evaluation.subject import (
+    Encoder,
+    frozen,
+    hash_weights,
+    load_encoder,
+    named_dataset,
+)
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +48,7 @@ def extract_features(config: ExtractConfig, device: torch.device) -> None:
     """
     with log_to(None, terminal=comm.rank() == 0):
         encoder = load_encoder(config)
-        source: Source = encoder.dataset.build(split=config.split)
+        source: Source = named_dataset(config).build(split=config.split)
         pipeline: Pipeline = encoder.transform.build()
         if len(pipeline.views) != 1:
             raise ConfigError(
@@ -91,7 +97,7 @@ def _made_of(
     return {
         "version": unlabeled.__version__,
         "weights_sha256": hash_weights(encoder.backbone).hexdigest(),
-        "dataset": to_data(encoder.dataset),
+        "dataset": to_data(named_dataset(config)),
         "split": config.split,
         "data": source.fingerprint(),
         "images": len(source),

@@ -12,12 +12,18 @@ import torchvision
 from torch import Tensor, nn
 
 from unlabeled.config.check import build_config
-from unlabeled.config.schema import MeasuringConfig, Normalization, PretrainConfig
+from unlabeled.config.schema import (
+    EvaluateConfig,
+    MeasuringConfig,
+    Normalization,
+    PretrainConfig,
+)
 from unlabeled.data.sources.base import Source, Split
 from unlabeled.engine import checkpoint
 from unlabeled.engine.build import seed_everything
 from unlabeled.engine.run_directory import RunDirectory
 from unlabeled.errors import CheckpointError, ConfigError
+from unlabeled.evaluation.benchmarks.base import OwnData
 from unlabeled.models.backbone_files import load_backbone_state, load_into, read_weights
 from unlabeled.models.key_maps import find_backbone
 from unlabeled.registry import Component, get, load_plugins
@@ -27,10 +33,9 @@ IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
 @dataclass(frozen=True)
 class Encoder:
-    """A backbone ready to encode, how its images are prepared, and the data set it is meant for."""
+    """A backbone ready to encode, and how its images are prepared."""
 
     backbone: nn.Module
-    dataset: Component
     transform: Component
     normalization: Normalization
     run: RunDirectory | None
@@ -62,39 +67,65 @@ def load_subject(config: MeasuringConfig, measured: Split = "test") -> Subject:
     Where the training images themselves are measured, `test` is `train`: a test split is not asked
     for.
     """
+    data = _own_data(config) or _named_data(config, measured)
     encoder = load_encoder(config)
-    train = encoder.dataset.build(split="train")
     return Subject(
         backbone=encoder.backbone,
-        dataset=encoder.dataset.name,
-        train=train,
-        test=train if measured == "train" else encoder.dataset.build(split="test"),
+        dataset=data.name,
+        train=data.train,
+        test=data.test,
         transform=encoder.transform,
         normalization=encoder.normalization,
         run=encoder.run,
     )
 
 
-def load_encoder(config: MeasuringConfig) -> Encoder:
-    """What `load_subject` needs of the weights, and the data set by name: no image is looked at."""
+def _own_data(config: MeasuringConfig) -> OwnData | None:
+    """What the benchmark brings with it."""
+    if not isinstance(config, EvaluateConfig):
+        return None
+    own: OwnData | None = config.benchmark.build().own_data()
+    return own
+
+
+def _named_data(config: MeasuringConfig, measured: Split) -> OwnData:
+    dataset = named_dataset(config)
+    train = dataset.build(split="train")
+    test = train if measured == "train" else dataset.build(split="test")
+    return OwnData(dataset.name, train, test)
+
+
+def named_dataset(config: MeasuringConfig) -> Component:
+    """The data set of the command, or else of the run; ConfigError where neither names one."""
     _must_exist(config.weights)
-    run = run_of(config.weights)
-    reference = run or (RunDirectory(config.like) if config.like else None)
-    known = run_config(reference) if reference else None
+    _, known = _reference(config)
     dataset = config.dataset or (known.dataset if known else None)
     if dataset is None:
         raise ConfigError(
             f"dataset: weights={config.weights} does not say what to measure on; give dataset=... "
             "or like=<run>"
         )
+    return dataset
+
+
+def load_encoder(config: MeasuringConfig) -> Encoder:
+    """What `load_subject` needs of the weights; no image is looked at."""
+    _must_exist(config.weights)
+    run, known = _reference(config)
     return Encoder(
         backbone=_backbone(config, known),
-        dataset=dataset,
         transform=config.eval_transform
         or (known.eval_transform if known else _default_transform()),
         normalization=config.normalization or (known.normalization if known else IMAGENET),
         run=run,
     )
+
+
+def _reference(config: MeasuringConfig) -> tuple[RunDirectory | None, PretrainConfig | None]:
+    """The run of the weights, and the config of it or of `like`."""
+    run = run_of(config.weights)
+    reference = run or (RunDirectory(config.like) if config.like else None)
+    return run, run_config(reference) if reference else None
 
 
 def hash_weights(backbone: nn.Module) -> hashlib._Hash:

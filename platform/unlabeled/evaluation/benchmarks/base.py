@@ -65,6 +65,15 @@ class Probe:
         return self.cache[key]
 
 
+@dataclass(frozen=True)
+class OwnData:
+    """A data set that a benchmark brings with it, in place of the one that `dataset` names."""
+
+    name: str
+    train: Source
+    test: Source
+
+
 class Benchmark(abc.ABC):
     """A way to measure features; the constructor is `__init__(self, config)`.
 
@@ -84,6 +93,10 @@ class Benchmark(abc.ABC):
     @abc.abstractmethod
     def protocol(self) -> str:
         """One line that names the settings that matter and the source they come from."""
+
+    def own_data(self) -> OwnData | None:
+        """The data set that the benchmark is bound to, or None: it measures on any `dataset`."""
+        return None
 
     @abc.abstractmethod
     def run(self, probe: Probe) -> dict[str, float]:
