@@ -26,6 +26,7 @@ RESULT = Result(
     weights="runs/a",
     seed=3,
     seconds=1.5,
+    identity="ab12",
     config={"name": "knn", "k": [10, 20]},
 )
 
@@ -43,7 +44,7 @@ def test_the_file_has_the_keys_that_tools_rely_on(tmp_path: Path) -> None:
     data = json.loads((tmp_path / "knn.json").read_text())
     assert list(data) == [
         *["benchmark", "protocol", "metrics", "dataset", "fingerprint", "weights"],
-        *["seed", "seconds", "config"],
+        *["seed", "seconds", "identity", "config"],
     ]
     assert data["metrics"] == {"top1": 81.25, "top1_k10": 80.0}
 

@@ -187,3 +187,25 @@ def test_published_numbers_stand_beside_ours_and_name_their_source(
 def test_a_published_number_without_its_source_is_refused(run: Path) -> None:
     with pytest.raises(ConfigError, match=r"suite.parts.knn.source: published numbers need"):
         suite(run, None, "++suite.parts.knn.published={swav: 65.7}")
+
+
+def test_a_part_shows_the_metric_that_it_names(run: Path, tmp_path: Path) -> None:
+    run_suite(suite(run, tmp_path, "++suite.parts.knn.metric=top1_k5"), CPU)
+    (row,) = [r for r in (tmp_path / "quick.txt").read_text().splitlines() if r.startswith("knn ")]
+    assert row.split()[-2:] == ["top1_k5", f"{results(tmp_path)['knn']['metrics']['top1_k5']:.2f}"]
+    with pytest.raises(ConfigError, match="metric: 'top9' is not measured; there is top1, "):
+        run_suite(suite(run, tmp_path, "++suite.parts.knn.metric=top9"), CPU)
+
+
+def test_the_papers_suite_needs_only_the_places_of_the_data() -> None:
+    roots = [
+        *(f"suite.parts.{name}.dataset.root=/data" for name in ("imagenet", "places205", "inat18")),
+        "suite.parts.voc07.dataset.root=/data",
+        *(f"suite.parts.{name}_detection.benchmark.root=/data" for name in ("voc", "coco")),
+    ]
+    composed = compose_config("suite", ["suite=paper_transfer", "weights=random", *roots])
+    config = build_config(SuiteConfig, composed.data, composed.problems)
+    parts = {name: part for name, part in config.suite.parts.items() if part}
+    assert len(parts) == 9 and all(part.published["swav"] for part in parts.values())
+    composed = compose_config("suite", ["suite=paper_transfer", "weights=random", *roots[1:]])
+    assert "Missing mandatory value: suite.parts.imagenet.dataset.root" in composed.problems[0]

@@ -244,8 +244,10 @@ class SuitePart:
     benchmark: Annotated[Component, "benchmark"]
     dataset: Annotated[Component, "dataset"] | None = None
     """null: that of the suite."""
+    metric: str | None = None
+    """The metric that the table shows; null: the benchmark's main one."""
     published: dict[str, float] = field(default_factory=dict)
-    """What papers report for the main metric, by method; shown beside ours, never mixed with it."""
+    """What papers report for that metric, by method; shown beside ours, never mixed with it."""
     source: str | None = None
     """Where the published numbers stand."""
 

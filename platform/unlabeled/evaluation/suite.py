@@ -13,7 +13,7 @@ from unlabeled.config.schema import EvaluateConfig, MeasuringConfig, SuiteConfig
 from unlabeled.distributed import comm
 from unlabeled.engine.logs import log_to
 from unlabeled.engine.run_directory import write_atomically
-from unlabeled.errors import EnvironmentProblem, UserError
+from unlabeled.errors import ConfigError, EnvironmentProblem, UserError
 from unlabeled.evaluation.evaluate import identity, measure, save_result
 from unlabeled.evaluation.features import FeatureSet
 from unlabeled.evaluation.results import Result, read_result
@@ -82,9 +82,11 @@ def measure_parts(
             cache.clear()  # features of one data set at a time stay in memory
             dataset = part.dataset
         try:
-            results[name] = _measured(
-                part_config(config, part), folder / f"{name}.json", device, cache
-            )
+            result = _measured(part_config(config, part), folder / f"{name}.json", device, cache)
+            if part.metric is not None and part.metric not in result.metrics:
+                known = ", ".join(result.metrics)
+                raise ConfigError(f"metric: {part.metric!r} is not measured; there is {known}")
+            results[name] = result
         except UserError as error:
             log.error("%s: %s", name, error)
             failures[name] = error

@@ -11,9 +11,9 @@ from unlabeled.evaluation.results import Result, format_table
 def suite_table(suite: SuiteChoice, results: Mapping[str, Result], method: str | None) -> str:
     """Text: a row a benchmark, then the protocol and the source of every row.
 
-    `results` by the name of the part, the main metric first in each; `method` is what the weights
-    were trained with, None if nobody knows: the difference is to the published number of that
-    method, and left blank where there is none. Published columns say so in their head.
+    `results` by the name of the part; a part without `metric` shows the main one. `method` is what
+    the weights were trained with, None if nobody knows: the difference is to the published number
+    of that method, and left blank where there is none. Published columns say so in their head.
     """
     parts = {name: part for name, part in suite.parts.items() if part and name in results}
     systems = list(dict.fromkeys(system for part in parts.values() for system in part.published))
@@ -25,7 +25,8 @@ def suite_table(suite: SuiteChoice, results: Mapping[str, Result], method: str |
 def _row(
     name: str, result: Result, part: SuitePart, systems: list[str], method: str | None
 ) -> dict[str, object]:
-    metric, ours = next(iter(result.metrics.items()))
+    metric = part.metric or next(iter(result.metrics))
+    ours = result.metrics[metric]
     row: dict[str, object] = {
         "benchmark": name,
         "data set": result.dataset,
