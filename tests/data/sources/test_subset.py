@@ -24,3 +24,11 @@ def test_even_spacing_runs_from_the_first_to_the_last(size: int, expected: list[
     part = evenly_spaced(SOURCE, size)
     assert [part.name(i) for i in range(len(part))] == [SOURCE.name(i) for i in expected]
     assert len(evenly_spaced(SOURCE, 99)) == 20
+
+
+def test_several_classes_an_image_stay_with_their_image() -> None:
+    source = Synthetic(Synthetic.Config(num_samples=4, num_classes=3, image_size=8), split="train")
+    source.labels, source.multi_labels = None, np.arange(12, dtype=np.int8).reshape(4, 3)
+    part = Subset(source, np.array([2, 0]))
+    assert part.labels is None and part.multi_labels is not None
+    assert part.multi_labels.tolist() == [[6, 7, 8], [0, 1, 2]]

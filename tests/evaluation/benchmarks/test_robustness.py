@@ -161,3 +161,9 @@ def test_the_inner_benchmark_is_chosen_like_any_other(tmp_path: Path) -> None:
 def test_impossible_configs_are_named(fields: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         build_config(Robustness.Config, fields)
+
+
+def test_a_benchmark_of_the_training_images_is_refused() -> None:
+    inner = Component("benchmark", "knn", KNN.Config(leave_one_out=True))
+    with pytest.raises(ConfigError, match="knn measures the training images here"):
+        Robustness(Robustness.Config(benchmark=inner))

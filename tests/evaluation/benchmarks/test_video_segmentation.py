@@ -81,7 +81,13 @@ class CellColours(nn.Module):
 def scene_probe(*speeds: int, frames: int = 5, broken: int = -1) -> Probe:
     blobs = Blobs(2, 5)
     return replace(
-        make_probe(blobs.draw(2, 1), blobs.draw(2, 2), encode=CellColours(), feature_dim=3),
+        make_probe(
+            blobs.draw(2, 1),
+            blobs.draw(2, 2),
+            encode=(cells := CellColours()),
+            backbone=cells,
+            feature_dim=3,
+        ),
         test=Scenes(speeds, frames, broken),
     )
 
@@ -210,7 +216,9 @@ def test_layers_that_give_no_map_are_named() -> None:
             return rows
 
     with pytest.raises(ConfigError, match=r"rows gives no map \[B, C, h, w\]"):
-        VideoSegmentation(replace(SMALL, layer="rows")).run(replace(probe, encode=Rows()))
+        VideoSegmentation(replace(SMALL, layer="rows")).run(
+            replace(probe, encode=(rows := Rows()), backbone=rows)
+        )
 
 
 def test_the_map_is_that_of_the_layer_before_anything_changes_it() -> None:

@@ -13,6 +13,7 @@ class Subset(Source):
     def __init__(self, source: Source, indices: np.ndarray) -> None:
         self._source, self._indices = source, indices
         self.labels = None if source.labels is None else source.labels[indices]
+        self.multi_labels = None if source.multi_labels is None else source.multi_labels[indices]
         self.classes = source.classes
 
     def __len__(self) -> int:

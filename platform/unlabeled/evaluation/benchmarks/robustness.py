@@ -98,6 +98,11 @@ class Robustness(Benchmark):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         self.inner: Benchmark = config.benchmark.build()
+        if self.inner.measured == "train":
+            raise ConfigError(
+                f"benchmark.benchmark: {config.benchmark.name} measures the training images here, "
+                "and robustness changes test images; leave out benchmark.benchmark.leave_one_out"
+            )
 
     @property
     def protocol(self) -> str:

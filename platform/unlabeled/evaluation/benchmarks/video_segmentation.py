@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from unlabeled.data.decode import BrokenImage
@@ -163,8 +163,7 @@ class LayerMap:
     """uint8 [h, w, 3] -> the map [D, h', w'] that a module of the backbone gives, float32."""
 
     def __init__(self, probe: Probe, layer: str) -> None:
-        backbone = probe.encode
-        modules = dict(backbone.named_modules()) if isinstance(backbone, nn.Module) else {}
+        modules = dict(probe.backbone.named_modules())
         if layer not in modules:
             top = [name for name in modules if name and "." not in name]
             raise ConfigError(
