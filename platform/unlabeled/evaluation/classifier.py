@@ -19,17 +19,26 @@ Feed = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 """The batches of an epoch: features [B, D] and labels [B], over all ranks, on the device."""
 
 
-class Recipe(Protocol):
-    """What `fit` reads of a benchmark's config."""
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""The scalar to minimise on a batch of features [B, D] with labels [B]."""
+
+
+class Schedule(Protocol):
+    """What `descend` reads of a benchmark's config."""
 
     @property
     def epochs(self) -> int: ...
+    def learning_rate(self, epoch: int) -> float:
+        """The rate of a whole epoch."""
+
+
+class Recipe(Schedule, Protocol):
+    """What `fit` reads of a benchmark's config."""
+
     @property
     def momentum(self) -> float: ...
     @property
     def weight_decay(self) -> float: ...
-    def learning_rate(self, epoch: int) -> float:
-        """The rate of a whole epoch."""
 
 
 def cosine_rate(lr: float, epoch: int, epochs: int) -> float:
@@ -69,30 +78,46 @@ def fit(
     optimizer = torch.optim.SGD(
         classifier.parameters(), lr=0.0, momentum=recipe.momentum, weight_decay=recipe.weight_decay
     )
-    for epoch in range(recipe.epochs):
-        for group in optimizer.param_groups:
-            group["lr"] = recipe.learning_rate(epoch)
-        loss = _train_epoch(classifier, optimizer, feed(epoch))
-        if not math.isfinite(loss):
-            raise DivergenceError(
-                f"the linear classifier's loss became {loss} in epoch {epoch + 1} at learning rate "
-                f"{recipe.learning_rate(epoch):g}; lower benchmark.lr, or bring the features to "
-                "unit scale with benchmark.normalize_features=standardize"
-            )
-        log.debug("linear epoch %d/%d: loss %.4f", epoch + 1, recipe.epochs, loss)
+    remedy = "bring the features to unit scale with benchmark.normalize_features=standardize"
+
+    def loss(features: Tensor, labels: Tensor) -> Tensor:
+        return F.cross_entropy(classifier(features), labels)
+
+    for _ in descend(feed, recipe, optimizer, loss, remedy=remedy):
         yield classifier
 
 
+def descend(
+    feed: Feed, schedule: Schedule, optimizer: torch.optim.Optimizer, loss: Loss, *, remedy: str
+) -> Iterator[int]:
+    """Take a step on the loss of every batch, and yield the epoch after each.
+
+    The rate of all parameters is the schedule's. DivergenceError once the mean loss of an epoch is
+    not finite, with the `remedy` beside a lower rate. Ranks that are fed the same take the same
+    steps.
+    """
+    for epoch in range(schedule.epochs):
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.learning_rate(epoch)
+        mean = _train_epoch(optimizer, loss, feed(epoch))
+        if not math.isfinite(mean):
+            raise DivergenceError(
+                f"the linear classifier's loss became {mean} in epoch {epoch + 1} at learning rate "
+                f"{schedule.learning_rate(epoch):g}; lower benchmark.lr, or {remedy}"
+            )
+        log.debug("linear epoch %d/%d: loss %.4f", epoch + 1, schedule.epochs, mean)
+        yield epoch
+
+
 def _train_epoch(
-    classifier: nn.Linear, optimizer: torch.optim.SGD, batches: Iterator[tuple[Tensor, Tensor]]
+    optimizer: torch.optim.Optimizer, loss: Loss, batches: Iterator[tuple[Tensor, Tensor]]
 ) -> float:
     """One pass; returns the mean loss of its batches."""
-    total, count = torch.zeros((), device=classifier.weight.device), 0
+    losses = []
     for features, labels in batches:
-        loss = F.cross_entropy(classifier(features), labels)
+        value = loss(features, labels)
         optimizer.zero_grad()
-        torch.autograd.backward(loss)
+        torch.autograd.backward(value)
         optimizer.step()
-        total += loss.detach()
-        count += 1
-    return float(total) / count
+        losses.append(value.detach())
+    return float(torch.stack(losses).mean())

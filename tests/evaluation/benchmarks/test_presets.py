@@ -10,6 +10,7 @@ import yaml
 
 from unlabeled.config.check import build_config
 from unlabeled.evaluation.benchmarks.linear import Linear
+from unlabeled.evaluation.benchmarks.linear_layers import LinearLayers
 from unlabeled.registry import get
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "benchmark"
@@ -21,7 +22,7 @@ def preset(name: str) -> Any:
     return build_config(get("benchmark", data.pop("name")).Config, data)
 
 
-def rates(config: Linear.Config) -> dict[int, float]:
+def rates(config: Linear.Config | LinearLayers.Config) -> dict[int, float]:
     """The rate by the epochs (from 0) at which it changes, rounded."""
     found: dict[int, float] = {}
     for epoch in range(config.epochs):
@@ -59,3 +60,38 @@ def test_swav_transfer(name: str, expected: tuple[int, dict[int, float]]) -> Non
     assert (config.epochs, rates(config)) == expected  # lowered three times, equally spaced
     assert (config.batch_size, config.momentum, config.weight_decay) == (256, 0.9, 1e-4)
     assert config.augment and "A.5" in Linear(config).protocol
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("linear_layers", (28, {0: 1e-2, 8: 1e-3, 16: 1e-4, 24: 1e-5})),
+        ("linear_layers_places205", (14, {0: 1e-2, 4: 1e-3, 8: 1e-4, 12: 1e-5})),
+        ("linear_layers_inat18", (84, {0: 1e-2, 24: 1e-3, 48: 1e-4, 72: 1e-5})),
+    ],
+)
+def test_vissl(name: str, expected: tuple[int, dict[int, float]]) -> None:
+    config = preset(name)
+    assert (config.epochs, rates(config)) == expected
+    assert (config.batch_size, config.momentum, config.nesterov) == (256, 0.9, True)
+    assert (config.weight_decay, config.augment) == (5e-4, True)
+    assert "VISSL" in LinearLayers(config).protocol
+    pools = {key: layer.pool for key, layer in config.layers.items()}
+    assert pools == {
+        "conv1": (10, 10, 4),
+        "res2": (16, 8, 0),
+        "res3": (13, 5, 0),
+        "res4": (8, 3, 0),
+        "res5": (6, 1, 0),
+        "res5avg_bn": 1,
+        "res5avg": 1,
+    }
+    assert [key for key, layer in config.layers.items() if not layer.batch_norm] == ["res5avg"]
+
+
+def test_what_paper_and_code_disagree_about_says_so() -> None:
+    for name in ("places205", "inat18"):
+        paper = (CONFIGS / f"linear_{name}.yaml").read_text()
+        code = (CONFIGS / f"linear_layers_{name}.yaml").read_text()
+        assert "The default" in paper and f"linear_layers_{name}" in paper
+        assert f"linear_{name}, the default" in code
