@@ -173,6 +173,7 @@ def test_the_main_number_is_of_the_layer_that_is_best_after_the_last_epoch() -> 
     assert "top1_wide" not in without.run(probe())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", [False, True])
 def test_the_test_split_reaches_no_weight(augment: bool) -> None:
     benchmark = LinearLayers(config(augment=augment))

@@ -82,7 +82,7 @@ class LinearLayers(Benchmark):
         nesterov: bool = True
         """Nesterov's momentum (VISSL)."""
         weight_decay: float = 5e-4
-        """L2 penalty on weights and biases, not on batch norm (VISSL; PIRL's paper: 1e-4)."""
+        """L2 penalty on weights and biases, not on batch norm (VISSL; SwAV A.5: 1e-4)."""
         decay_epochs: list[int] = field(default_factory=lambda: [8, 16, 24])
         """Epochs at which the rate is lowered (VISSL, ImageNet)."""
         decay_factor: float = 0.1
