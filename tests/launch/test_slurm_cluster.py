@@ -290,7 +290,7 @@ def test_a_suite_goes_on_behind_what_it_has_measured(tmp_path: Path, alone: Path
     slurm("scancel", "--signal=USR2", job.id)
     until(lambda: job.state() != "RUNNING", 90, "requeued")
     assert job.wait() == "COMPLETED", job.output()
-    assert job.restarts() == ["stopped by a signal"]
+    assert job.restarts() == ["stopped: SIGUSR2"]
     assert "knn: measured already" in job.output()
     assert {path.stem for path in results.glob("*.json")} == {"knn", "linear"}
 

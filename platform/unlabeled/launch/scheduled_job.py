@@ -77,29 +77,37 @@ class ScheduledJob:
     def _stop_at_once_on_signals(self, place: Place) -> None:
         """Until the job watches for signals itself they end this process, with nothing to save.
 
-        The status brings down the peers that got no signal.
+        The status brings down the peers that got no signal. A job that never watches (a suite) does
+        again what it had not finished.
         """
+        moment = " before the first step" if self._watches() else ""
 
         def stop(number: int, _: FrameType | None) -> None:
-            self._leave(place, STOPPED, f"{signal.Signals(number).name} before the first step")
+            self._leave(place, STOPPED, f"{signal.Signals(number).name}{moment}")
             os._exit(1 if place.requeues_itself else START_AGAIN)
 
         for name in self._signals():
             signal.signal(signal.Signals[name], stop)
 
+    def _watches(self) -> bool:
+        """Whether the job minds signals itself, once it has begun."""
+        return hasattr(self.config, "checkpoint")
+
     def _signals(self) -> list[str]:
-        """Those that the job watches for; none if it is one that does not."""
-        watched = getattr(self.config, "checkpoint", None)
-        return watched.on_signals if watched else []
+        """Those that ask the job to stop."""
+        if self._watches():
+            watched: list[str] = self.config.checkpoint.on_signals
+            return watched
+        return [self.config.launch.fields.signal, "SIGTERM"]
 
     def _begin(self, config: Any, device: torch.device) -> None:
-        """The job, which from now on minds signals itself."""
+        """The job, which from now on minds signals itself if it is one that does."""
         place = self.place()
-        stopped_meanwhile = outcome_file(Path(self.folder), place.job_id).exists()
-        if self._signals() and not stopped_meanwhile:
-            self._leave(place, BEGUN)
-        for name in self._signals():
-            signal.signal(signal.Signals[name], signal.SIG_DFL)
+        if self._watches():
+            if not outcome_file(Path(self.folder), place.job_id).exists():  # not stopped meanwhile
+                self._leave(place, BEGUN)
+            for name in self._signals():
+                signal.signal(signal.Signals[name], signal.SIG_DFL)
         self.job(config, device)
 
     def _work(self, place: Place) -> None:
