@@ -155,21 +155,30 @@ def test_an_interrupted_training_continues_and_a_whole_one_is_only_measured(
     assert len(continued.losses) == 2
 
 
-def train_on_a_rank(root: str, folder: str) -> tuple[dict[str, float], int, list[str]]:
-    """The metrics, how many losses were noted, and what is said of impossible settings."""
-    found = outcome(short(Path(root)), Path(folder))
+def learned(root: str, folder: str) -> Any:
+    """A training that is continued from `folder`, or only measured if it is over there."""
+    return outcome(short(Path(root), iterations=16, folder=folder), Path(folder))
+
+
+def on_a_rank(root: str, kept: str, fresh: str) -> tuple[Any, Any, list[str]]:
+    """What `kept` holds, a training of both ranks, and what is said of impossible settings."""
     said = []
     for change in ({"batch_size": 3}, {"norm": "SyncBN"}):
         with pytest.raises(ConfigError) as fault:
-            outcome(short(Path(root), **change), Path(folder))
+            outcome(short(Path(root), **change), Path(fresh))
         said.append(str(fault.value))
-    return found.metrics, len(found.losses), said
+    return learned(root, kept), outcome(short(Path(root)), Path(fresh)), said
 
 
-def test_two_ranks_train_together_and_agree_on_the_metrics(voc: Path, tmp_path: Path) -> None:
-    first, second = run_ranks(train_on_a_rank, 2, str(voc), str(tmp_path))
-    assert first[0] == second[0]
-    assert (first[1], second[1]) == (4, 0)  # rank 0 notes the mean over ranks
+def test_two_ranks_measure_what_one_measures_and_train_together(voc: Path, tmp_path: Path) -> None:
+    kept, fresh = str(tmp_path / "kept"), str(tmp_path / "fresh")
+    alone = learned(str(voc), kept)
+    assert len(alone.losses) == 16 and alone.metrics["AP"] > 0.1
+    first, second = run_ranks(on_a_rank, 2, str(voc), kept, fresh)
+    for measured in (first[0], second[0]):
+        assert measured.metrics == alone.metrics and measured.losses == []
+    assert first[1].metrics == second[1].metrics
+    assert (len(first[1].losses), len(second[1].losses)) == (4, 0)  # rank 0 notes the mean
     assert first[2] == second[2]
     assert "3 images do not divide among 2 processes" in first[2][0]
     assert "benchmark.norm=BN" in first[2][1]
