@@ -198,14 +198,18 @@ def test_a_part_shows_the_metric_that_it_names(run: Path, tmp_path: Path) -> Non
 
 
 def test_the_papers_suite_needs_only_the_places_of_the_data() -> None:
+    given = ["suite=paper_transfer", "weights=random"]
+    composed = compose_config("suite", given)
+    parts = composed.data["suite"]["parts"]
+    assert len(parts) == 9
     roots = [
-        *(f"suite.parts.{name}.dataset.root=/data" for name in ("imagenet", "places205", "inat18")),
-        "suite.parts.voc07.dataset.root=/data",
-        *(f"suite.parts.{name}_detection.benchmark.root=/data" for name in ("voc", "coco")),
+        f"suite.parts.{name}.{'dataset' if 'dataset' in part else 'benchmark'}.root"
+        for name, part in parts.items()
     ]
-    composed = compose_config("suite", ["suite=paper_transfer", "weights=random", *roots])
+    with pytest.raises(ConfigError) as caught:
+        build_config(SuiteConfig, composed.data, composed.problems)
+    assert [problem.split(":")[0] for problem in caught.value.problems] == roots
+    composed = compose_config("suite", [*given, *(f"{root}=/data" for root in roots)])
     config = build_config(SuiteConfig, composed.data, composed.problems)
-    parts = {name: part for name, part in config.suite.parts.items() if part}
-    assert len(parts) == 9 and all(part.published["swav"] for part in parts.values())
-    composed = compose_config("suite", ["suite=paper_transfer", "weights=random", *roots[1:]])
-    assert "Missing mandatory value: suite.parts.imagenet.dataset.root" in composed.problems[0]
+    assert all(part is not None and part.published["swav"] for part in config.suite.parts.values())
+

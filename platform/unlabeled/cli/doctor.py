@@ -33,6 +33,7 @@ REQUIRED = {
     "simplejpeg": "simplejpeg",
     "skimage": "scikit-image",
     "sklearn": "scikit-learn",
+    "scipy": "scipy",
     "submitit": "submitit",
 }
 
