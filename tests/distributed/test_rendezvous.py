@@ -68,6 +68,7 @@ def test_an_address_where_nobody_answers_is_named(tmp_path: Path) -> None:
         Published(tmp_path / "a", "here").store(1, 2, 0.3)
 
 
+@pytest.mark.slow
 def test_an_environment_where_nobody_answers_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     port = closed_port()
     for name, value in {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}.items():
@@ -76,6 +77,7 @@ def test_an_environment_where_nobody_answers_is_named(monkeypatch: pytest.Monkey
         FromEnvironment().store(1, 2, 1)
 
 
+@pytest.mark.slow
 def test_ranks_that_never_come_are_named(tmp_path: Path) -> None:
     alone = process_group(
         rank=1,

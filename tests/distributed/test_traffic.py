@@ -94,6 +94,7 @@ def every_function_of_comm() -> list[tuple[str, int, int]]:
     return [(call.operation, call.elements, call.bytes) for call in found]
 
 
+@pytest.mark.slow
 def test_counts_what_a_rank_puts_in() -> None:
     expected = [
         ("allreduce_", 7, 28),

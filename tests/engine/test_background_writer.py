@@ -31,6 +31,7 @@ class Remember(Hook):
         self.states[trainer.step] = deepcopy(tensors(contents_of(trainer, trainer.step)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 @pytest.mark.parametrize("background", ["true", "false"])
 def test_every_file_is_the_state_of_its_step_while_steps_go_on(
@@ -50,6 +51,7 @@ def test_every_file_is_the_state_of_its_step_while_steps_go_on(
     assert different(remember.states[1], remember.states[2])  # training does change it
 
 
+@pytest.mark.slow
 def test_what_changes_in_place_after_the_copy_does_not_reach_the_file(tmp_path: Path) -> None:
     """All at once and at once: nothing that training may touch is shared with the thread."""
     trainer = tiny_trainer(tmp_path, *LARGE, "optimizer=adamw", "precision=fp16", "max_steps=2")
@@ -104,6 +106,7 @@ def test_only_the_optimizer_changes_what_is_copied_beside_a_step(
     assert different(before[-2], before[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["adamw", "larc", "lars", "sgd"])
 def test_slots_are_copied_before_the_optimizer_changes_them(name: str, tmp_path: Path) -> None:
     """`optimizer.step` comes right behind `save`, and the thread has 80 MB or more to copy."""

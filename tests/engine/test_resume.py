@@ -82,6 +82,7 @@ def test_stopping_early_and_continuing_equals_one_run(tmp_path: Path) -> None:
     assert_same_run(tmp_path / "parts", tmp_path / "alone", STEPS)
 
 
+@pytest.mark.slow
 def test_a_run_that_stopped_inside_an_epoch_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
     """In this process and in half a second; the processes above are real, and slow."""
     device = torch.device("cpu")

@@ -73,6 +73,7 @@ def test_the_rows_are_the_features_of_the_images_in_order(tmp_path: Path) -> Non
     assert store.source().fingerprint() == source.fingerprint()
 
 
+@pytest.mark.slow
 def test_files_of_other_projects_are_weights_like_ours(tmp_path: Path) -> None:
     out = extracted(tmp_path / "out", "seed=3")
     ours = load_encoder(extract_config(tmp_path / "out", *DRAWN, "seed=3")).backbone.state_dict()

@@ -126,6 +126,7 @@ def test_a_part_may_have_a_data_set_of_its_own(run: Path, tmp_path: Path) -> Non
     assert (measured["knn"]["dataset"], measured["linear"]["dataset"]) == ("synthetic", "digits")
 
 
+@pytest.mark.slow
 def test_two_processes_measure_what_one_does(run: Path, tmp_path: Path) -> None:
     run_suite(suite(run, tmp_path / "one"), CPU)
     choices = [f"weights={run}", f"out={tmp_path / 'two'}", "launch.processes=2", "threads=1"]
@@ -212,4 +213,3 @@ def test_the_papers_suite_needs_only_the_places_of_the_data() -> None:
     composed = compose_config("suite", [*given, *(f"{root}=/data" for root in roots)])
     config = build_config(SuiteConfig, composed.data, composed.problems)
     assert all(part is not None and part.published["swav"] for part in config.suite.parts.values())
-

@@ -41,6 +41,7 @@ def steps(folder: Path) -> dict[int, float]:
     return {int(f.parent.name): json.loads(f.read_text())["metrics"]["top1"] for f in files}
 
 
+@pytest.mark.slow
 def test_each_checkpoint_is_measured_as_the_suite_would(tmp_path: Path) -> None:
     run = tmp_path / "run"
     every = ["max_steps=4", "checkpoint.every_steps=1", "checkpoint.keep=3"]

@@ -90,6 +90,7 @@ def test_the_number_is_that_of_an_independent_computation(k: int, tmp_path: Path
     assert last["knn_top1"] == pytest.approx(by_hand(trainer, k, 0.07))
 
 
+@pytest.mark.slow
 def test_it_measures_every_few_epochs_and_at_the_end(tmp_path: Path) -> None:
     trained(tmp_path, "epochs=5", "hooks.knn_probe.every_epochs=2")
     measured = [r["epoch"] for r in records(tmp_path, "epoch") if "knn_top1" in r]
@@ -107,6 +108,7 @@ def test_without_labels_of_a_test_split_it_says_so_once(
     assert not [r for r in records(tmp_path, "epoch") if "knn_top1" in r]
 
 
+@pytest.mark.slow
 def test_more_neighbours_than_images_is_said_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -31,6 +31,7 @@ def test_every_line_is_an_object_with_the_promised_keys(tmp_path: Path) -> None:
         assert record["loss"] == pytest.approx(sum(mine) / 4)
 
 
+@pytest.mark.slow
 def test_codes_made_at_the_start_of_an_epoch_are_kept(tmp_path: Path) -> None:
     trained(tmp_path, "method=deepcluster_v2", "hooks.knn_probe=null")
     starts = [r for r in RunDirectory(tmp_path).metrics() if r["phase"] == "epoch_start"]

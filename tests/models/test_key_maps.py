@@ -155,6 +155,7 @@ def test_a_file_of_the_project_loads_bit_by_bit(
     assert_same(dict(backbone.state_dict()), without_fc(original))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_there_and_back_is_exact(original: State, layout: str) -> None:
     backbone = resnet50()

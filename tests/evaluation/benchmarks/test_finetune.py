@@ -138,6 +138,7 @@ def on_ranks() -> tuple[dict[str, float], Tensor]:
     return benchmark.run(measured), weights(benchmark, measured)
 
 
+@pytest.mark.slow
 def test_two_ranks_measure_what_one_does() -> None:
     metrics, trained = on_ranks()
     for found, same in run_ranks(on_ranks, 2):
