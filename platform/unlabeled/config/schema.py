@@ -234,7 +234,16 @@ class EvaluateConfig(MeasuringConfig):
 
     benchmark: Annotated[Component, "benchmark"]
     out: str | None
-    """Where the result goes; null: results/<benchmark>.json of the run, or only the terminal."""
+    """Where the result goes; null: results/<result>.json of the run, or only the terminal."""
+    result: str | None = None
+    """The name of the result in a run; what `benchmark=` chose, preset or component. null: the
+    component."""
+
+    def problems(self) -> Problems:
+        """Names that are files."""
+        yield from super().problems()
+        if self.result is not None and self.result.strip("./") == "":
+            yield "result", f"names a file, got {self.result!r}"
 
 
 @dataclass(frozen=True, kw_only=True)
