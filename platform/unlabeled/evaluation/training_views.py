@@ -25,13 +25,14 @@ def training_views(probe: Probe, images: Source, pipeline: Pipeline, *, batch_si
     """Views of every image in an order that is a function of (probe.seed, epoch).
 
     batch_size counts over all ranks; a data set smaller than a batch is one batch, of as many
-    images as the ranks can share. A remainder of the epoch's order that fills no batch is left out,
-    as in pretraining; it differs between epochs. Broken images are replaced by others and logged in
-    the first epoch. ConfigError if batch_size does not divide by the ranks.
+    images as the ranks can share. Every image is seen in every epoch: where the last ones do not
+    fill a batch, the first of the epoch's order are seen again with them, so that batch statistics
+    are of whole batches and the ranks have equal shares. Broken images are replaced by others and
+    logged in the first epoch. ConfigError if batch_size does not divide by the ranks.
     """
     ranks = comm.world_size()
-    batch_size = min(batch_size, len(images) // ranks * ranks)
-    steps = len(images) // max(1, batch_size)
+    batch_size = min(batch_size, -(-len(images) // ranks) * ranks)
+    steps = -(-len(images) // batch_size)
     dataset = StepBatches(
         images,
         pipeline,
@@ -42,6 +43,7 @@ def training_views(probe: Probe, images: Source, pipeline: Pipeline, *, batch_si
         rank=comm.rank(),
         world_size=ranks,
         steps_per_epoch=steps,
+        fill_last=True,
     )
     device_steps = DeviceSteps()
 
