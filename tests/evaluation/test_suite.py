@@ -14,7 +14,7 @@ from tests_support.in_process import tiny_config
 from tests_support.ranks import run_ranks
 from unlabeled.config.check import build_config
 from unlabeled.config.compose import compose_config
-from unlabeled.config.schema import SuiteChoice, SuiteConfig
+from unlabeled.config.suites import SuiteChoice, SuiteConfig
 from unlabeled.engine.pretrain import pretrain
 from unlabeled.errors import ConfigError, DataError
 from unlabeled.evaluation.evaluate import evaluate

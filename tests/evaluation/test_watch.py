@@ -15,7 +15,7 @@ from tests_support.command import ROOT, TINY
 from tests_support.in_process import tiny_config
 from unlabeled.config.check import build_config
 from unlabeled.config.compose import compose_config
-from unlabeled.config.schema import SuiteConfig
+from unlabeled.config.suites import SuiteConfig
 from unlabeled.engine.pretrain import pretrain
 from unlabeled.errors import ConfigError
 from unlabeled.evaluation.suite import run_suite
