@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.neighbors import NearestNeighbors
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch import Tensor
 
 from tests_support.probes import Blobs, make_probe
@@ -81,6 +81,23 @@ def test_equals_an_independent_search(
         scores = knn_classify(train, own, test, k=k, temperature=0.07, num_classes=4)
         expected = naive_votes(train, own, test, k, 4)
         np.testing.assert_allclose(scores.numpy(), expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("search", ["torch", "faiss"])
+def test_predictions_are_those_of_scikit_learns_classifier(
+    search: Literal["torch", "faiss"],
+) -> None:
+    probe = make_probe(Blobs(classes=6, spread=90).draw(90, 1), Blobs(6, 90).draw(50, 2))
+    train, test = probe.features("train"), probe.features("test")
+    assert train.labels is not None and test.labels is not None
+    for k, temperature in ((1, 0.07), (9, 0.07), (40, 0.5)):
+        oracle = KNeighborsClassifier(
+            k, metric="cosine", weights=lambda d, t=temperature: np.exp((1 - d) / t)
+        )
+        oracle.fit(train.features.double().numpy(), train.labels.numpy())
+        right = oracle.score(test.features.double().numpy(), test.labels.numpy())
+        settings = KNN.Config(k=[k], report_k=k, temperature=temperature, search=search)
+        assert KNN(settings).run(probe)["top1"] == pytest.approx(100 * right)
 
 
 def test_low_temperatures_and_half_precision_stay_finite() -> None:

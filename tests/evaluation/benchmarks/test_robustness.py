@@ -127,6 +127,19 @@ def test_it_trains_once_and_tests_many_times(name: str) -> None:
     assert seen["training"] == (3 * 96 if name == "finetune" else 0)
 
 
+@pytest.mark.parametrize("name", INNER)
+def test_no_test_image_or_label_reaches_a_classifier(name: str) -> None:
+    """Trained beside a poisoned test split, it finds in the clean one what it always finds."""
+    clean, benchmark = probe(spread=60), INNER[name].build()
+    test = Blobs(4, 60).draw(40, 99)  # other images
+    assert test.labels is not None
+    test.labels = np.random.default_rng(0).permutation(test.labels)  # and wrong labels
+    poisoned = replace(clean, test=test, cache={})
+    expected = benchmark.run(clean)["top1"]
+    assert benchmark.fitted(poisoned)(replace(clean, cache={}))["top1"] == expected > 50
+    assert benchmark.fitted(clean)(poisoned)["top1"] < expected / 1.5
+
+
 def test_runs_repeat_by_seed() -> None:
     noisy = config(corruptions=["gaussian_noise"], rotations=[], resolutions=[])
     measured = probe(spread=60)
