@@ -97,6 +97,7 @@ def on_ranks(batch_size: int) -> list[tuple[Tensor, Tensor]]:
     return [batch for epoch in range(2) for batch in feed(epoch)]
 
 
+@pytest.mark.slow
 def test_every_rank_is_given_the_batches_of_one() -> None:
     for batch_size in (8, 256):
         alone = on_ranks(batch_size)

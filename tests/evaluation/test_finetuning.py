@@ -169,6 +169,7 @@ def on_ranks(enabled: bool) -> Tensor:
     return flat(trained(probe(), Recipe(sync_batch_norm=sync)))
 
 
+@pytest.mark.slow
 def test_two_ranks_train_what_one_does() -> None:
     alone = on_ranks(True)
     for found in run_ranks(on_ranks, 2, True):

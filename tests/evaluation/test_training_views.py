@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -54,6 +55,7 @@ def test_an_epoch_has_whole_batches_of_every_image_with_their_labels() -> None:
     )
 
 
+@pytest.mark.slow
 def test_ranks_share_the_batches_of_one() -> None:
     shares = run_ranks(epoch, 2, 1)
     for number, whole in enumerate(epoch(1)):
@@ -68,6 +70,7 @@ def small(ranks: int) -> list[int]:
     return [index for batch in views(0) for index in batch.indices.tolist()]
 
 
+@pytest.mark.slow
 def test_a_set_that_the_ranks_cannot_share_evenly_is_seen_whole() -> None:
     alone = small(1)
     assert sorted(alone) == list(range(7))

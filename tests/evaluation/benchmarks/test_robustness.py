@@ -151,6 +151,7 @@ def on_ranks() -> dict[str, float]:
     return Robustness(config()).run(probe(spread=40))
 
 
+@pytest.mark.slow
 def test_two_ranks_measure_what_one_does() -> None:
     alone = on_ranks()
     assert run_ranks(on_ranks, 2) == [alone, alone]
