@@ -54,6 +54,13 @@ def test_presets_of_a_benchmark_have_results_of_their_own(run: Path) -> None:
         asked(f"weights={run}", "result=..")
 
 
+def test_the_terminal_shows_the_preset_that_was_asked_for(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    measured(run, "benchmark=linear_dino", *QUICK)
+    assert "\nlinear_dino  synthetic" in capsys.readouterr().out
+
+
 def test_another_measurement_of_a_preset_does_not_replace_the_first(run: Path) -> None:
     def top1(name: str) -> dict[str, float]:
         found: dict[str, float] = json.loads((run / "results" / name).read_text())["metrics"]

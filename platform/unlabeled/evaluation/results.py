@@ -94,9 +94,14 @@ def read_result(path: Path) -> Result:
 
 
 def result_rows(results: Sequence[Result]) -> list[dict[str, object]]:
-    """A table row per result: what was measured on what, then its metrics."""
+    """A table row per result: what was measured, by its name, on what, then its metrics."""
     return [
-        {"benchmark": r.benchmark, "dataset": r.dataset, "weights": r.weights, **r.metrics}
+        {
+            "benchmark": r.config.get("result") or r.benchmark,
+            "dataset": r.dataset,
+            "weights": r.weights,
+            **r.metrics,
+        }
         for r in results
     ]
 
