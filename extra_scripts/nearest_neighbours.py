@@ -20,9 +20,9 @@ import torch
 from unlabeled.data.sources.base import Source
 from unlabeled.data.whole_files import write_file
 from unlabeled.errors import ConfigError, UserError
-from unlabeled.evaluation.benchmarks.knn import nearest
 from unlabeled.evaluation.contact_sheet import Group, Picture, contact_sheet
 from unlabeled.evaluation.feature_store import FeatureStore
+from unlabeled.evaluation.neighbours import nearest
 
 
 def chosen_rows(store: FeatureStore, files: list[str] | None, count: int, seed: int) -> list[int]:

@@ -15,8 +15,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests_support.command import ROOT, unlabeled
+from tests_support.command import ROOT
 from tests_support.extracting import DRAWN, SMALL, contents, extract_config, extracted
+from tests_support.ranks import run_ranks
 from unlabeled.data.normalize import Normalize
 from unlabeled.errors import CheckpointError, ConfigError, DataError
 from unlabeled.evaluation.extraction import extract_features
@@ -158,29 +159,31 @@ def test_broken_images_have_no_row(tmp_path: Path) -> None:
         on_folder(root, tmp_path / "none")
 
 
-def command(out: Path, processes: int) -> list[str]:
+def many(processes: int) -> list[str]:
     """Enough images that a kill finds it at work; each rank encodes five at a time."""
-    more = ["dataset.num_samples=1500", "shard_images=30", "layers=[output,layer2]"]
-    shared = [f"launch.processes={processes}", f"batch_size={5 * processes}", f"out={out}"]
-    return ["extract", *SMALL, *DRAWN, *more, *shared]
+    more = ["dataset.num_samples=1000", "shard_images=20", "layers=[output,layer2]"]
+    return [*DRAWN, *more, f"batch_size={5 * processes}"]
+
+
+def on_rank(out: Path) -> None:
+    extracted(out, *many(2))
 
 
 @pytest.fixture(scope="module")
 def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("alone") / "out"
-    done = unlabeled(*command(out, 1), cwd=out.parent)
-    assert done.returncode == 0, done.stderr
-    return out
+    return extracted(tmp_path_factory.mktemp("alone") / "out", *many(1))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_command_goes_on_and_ends_in_the_same_bytes(
-    never_stopped: Path, tmp_path: Path, processes: int
+    never_stopped: Path, tmp_path: Path, processes: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """What is killed is the command in processes of its own, and what goes on is its job."""
     killed = tmp_path / "killed"
+    arguments = [*SMALL, *many(processes), f"launch.processes={processes}", f"out={killed}"]
     running = subprocess.Popen(
-        [sys.executable, "-m", "unlabeled", *command(killed, processes)],
+        [sys.executable, "-m", "unlabeled", "extract", *arguments],
         env=os.environ | {"PYTHONPATH": f"{ROOT}/platform"},
         cwd=tmp_path,
         stdout=subprocess.DEVNULL,
@@ -200,10 +203,12 @@ def test_a_killed_command_goes_on_and_ends_in_the_same_bytes(
         for path in killed.glob(f"features/*/{record.stem}.npy")
     }
     assert 6 <= len(kept) < 100
-    done = unlabeled(*command(killed, processes), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert f"{50 - len(kept) // 2} of its 50 shards are new" in done.stdout
-    assert "images/s" in done.stdout
+    if processes == 1:
+        extracted(killed, *many(1))
+        said = capsys.readouterr().out
+        assert f"{50 - len(kept) // 2} of its 50 shards are new" in said and "images/s" in said
+    else:
+        run_ranks(on_rank, processes, killed)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert contents(killed) == contents(never_stopped)
 

@@ -122,6 +122,7 @@ def on_ranks(augment: bool) -> tuple[dict[str, float], Tensor]:
     return benchmark.run(measured), weights(benchmark, measured)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", [False, True])
 def test_two_ranks_train_what_one_does(augment: bool) -> None:
     metrics, classifier = on_ranks(augment)

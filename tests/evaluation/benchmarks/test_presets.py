@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from unlabeled.config.check import build_config
 from unlabeled.evaluation.benchmarks.linear import Linear
 from unlabeled.evaluation.benchmarks.linear_layers import LinearLayers
+from unlabeled.evaluation.layers import Layer, Taps
+from unlabeled.models.backbones.resnet import ResNet
 from unlabeled.registry import get
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "benchmark"
@@ -89,7 +93,32 @@ def test_vissl(name: str, expected: tuple[int, dict[int, float]]) -> None:
     assert [key for key, layer in config.layers.items() if not layer.batch_norm] == ["res5avg"]
 
 
+def test_swav_with_batch_norm() -> None:
+    """All but the layer is that of the classifier which the paper's numbers are of."""
+    config, paper = preset("linear_avgpool_bn"), preset("linear")
+    assert rates(config) == rates(paper)
+    for name in ("epochs", "batch_size", "momentum", "weight_decay", "augment"):
+        assert getattr(config, name) == getattr(paper, name)
+    assert (config.nesterov, config.initial) == (False, "normal")
+    assert config.layers == {"res5": Layer(module="layer4", pool=(6, 1, 0), batch_norm=True)}
+
+
+def test_voc07_of_the_paper_and_of_vissl() -> None:
+    paper, vissl = preset("svm"), preset("svm_vissl")
+    assert paper.layer is None and paper.view is None
+    with torch.device("meta"):
+        net = ResNet(ResNet.Config(depth=50)).eval()
+    view = vissl.view.build()
+    size = view.views[0].size
+    taps = Taps(net, {"": vissl.layer}, size=size, device=torch.device("meta"))
+    assert (size, view.resize, taps.feature_dim) == (224, 256, 8192)
+    assert not vissl.layer.batch_norm
+    assert replace(vissl, layer=None, view=None) == paper
+
+
 def test_what_paper_and_code_disagree_about_says_so() -> None:
+    assert "The default" in (CONFIGS / "svm.yaml").read_text()
+    assert "svm, the default" in (CONFIGS / "svm_vissl.yaml").read_text()
     for name in ("places205", "inat18"):
         paper = (CONFIGS / f"linear_{name}.yaml").read_text()
         code = (CONFIGS / f"linear_layers_{name}.yaml").read_text()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Literal
@@ -11,14 +12,14 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
-from unlabeled.data.transforms.base import Pipeline
-from unlabeled.data.transforms.random_crop import RandomCrop
 from unlabeled.evaluation.accuracy import top_accuracy
-from unlabeled.evaluation.benchmarks.base import Benchmark, Probe, require_labels
-from unlabeled.evaluation.classifier import Feed, cosine_rate, fit, step_rate
+from unlabeled.evaluation.benchmarks.base import Benchmark, Probe, Test, require_labels
+from unlabeled.evaluation.classifier import Feed, fit
 from unlabeled.evaluation.features import FeatureSet
 from unlabeled.evaluation.feeds import augmented_feed, cached_feed
-from unlabeled.registry import Component, get, register
+from unlabeled.evaluation.sgd_settings import epoch_rate, sgd_problems
+from unlabeled.evaluation.training_views import training_view
+from unlabeled.registry import Component, register
 
 log = logging.getLogger(__name__)
 
@@ -27,21 +28,6 @@ TEST_BLOCK = 8192
 SECONDS_BETWEEN_LINES = 10.0
 
 Scaling = Callable[[Tensor], Tensor]
-
-
-def random_crop_like(pipeline: Pipeline) -> Pipeline:
-    """SwAV's training view, a random resized crop and a flip, of the evaluation view's size."""
-    return RandomCrop(RandomCrop.Config(size=pipeline.views[0].size))
-
-
-def view_problems(train_transform: Component | None) -> Iterator[tuple[str, str]]:
-    """Faults of a training view: it must be one view."""
-    if train_transform is None:
-        return
-    if not issubclass(get("transform", train_transform.name), Pipeline):
-        yield "train_transform", f"{train_transform.name!r} makes no view by itself"
-    elif (views := len(train_transform.build().views)) != 1:
-        yield "train_transform", f"must emit one view, not {views}; try random_crop"
 
 
 @register("benchmark", "linear")
@@ -92,24 +78,11 @@ class Linear(Benchmark):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges, and the number of training views."""
-            for name in ("epochs", "batch_size", "lr", "lr_reference_batch_size", "decay_factor"):
-                value = getattr(self, name)
-                if value is not None and value <= 0:
-                    yield name, f"must be positive, got {value}"
-            if not 0 <= self.momentum < 1:
-                yield "momentum", f"must be in [0, 1), got {self.momentum}"
-            if self.weight_decay < 0:
-                yield "weight_decay", f"must be 0 or more, got {self.weight_decay}"
-            yield from view_problems(self.train_transform)
+            yield from sgd_problems(self)
 
         def learning_rate(self, epoch: int) -> float:
             """The rate of a whole epoch."""
-            lr = self.lr
-            if self.lr_reference_batch_size is not None:
-                lr *= self.batch_size / self.lr_reference_batch_size
-            if self.schedule == "cosine":
-                return cosine_rate(lr, epoch, self.epochs)
-            return step_rate(lr, epoch, self.decay_epochs, self.decay_factor)
+            return epoch_rate(self, self.lr, epoch)
 
     config: Config
 
@@ -138,6 +111,17 @@ class Linear(Benchmark):
         top5 = top_accuracy(scores, labels, 5)
         return {"top1": top1[-1], "top1_best": max(top1), "top5": top5}
 
+    def fitted(self, probe: Probe) -> Test:
+        require_labels(probe)
+        scale = self._scaling(probe)
+        (last,) = deque(self.train(probe, scale), maxlen=1)
+
+        def test(other: Probe) -> dict[str, float]:
+            scores, labels = classify(last, other.features("test"), scale, other.device)
+            return {"top1": top_accuracy(scores, labels, 1)}
+
+        return test
+
     def train(self, probe: Probe, scale: Scaling) -> Iterator[nn.Linear]:
         """The classifier after every epoch; nothing of the test split is looked at."""
         feed = self._feed(probe)
@@ -152,8 +136,7 @@ class Linear(Benchmark):
 
     def _feed(self, probe: Probe) -> Feed:
         if self.config.augment:
-            chosen = self.config.train_transform
-            pipeline = chosen.build() if chosen else random_crop_like(probe.pipeline)
+            pipeline = training_view(self.config.train_transform, probe)
             return augmented_feed(probe, pipeline, batch_size=self.config.batch_size)
         return cached_feed(
             probe.features("train"),
