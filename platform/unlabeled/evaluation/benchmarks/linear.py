@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import torch
@@ -18,6 +18,11 @@ from unlabeled.evaluation.benchmarks.base import Benchmark, Probe, require_label
 from unlabeled.evaluation.classifier import Feed, cosine_rate, fit, step_rate
 from unlabeled.evaluation.features import FeatureSet
 from unlabeled.evaluation.feeds import augmented_feed, cached_feed
+from unlabeled.evaluation.token_features import (
+    cls_and_mean_patch,
+    last_cls_tokens,
+    require_tokens,
+)
 from unlabeled.registry import Component, get, register
 
 log = logging.getLogger(__name__)
@@ -46,21 +51,28 @@ def view_problems(train_transform: Component | None) -> Iterator[tuple[str, str]
 
 @register("benchmark", "linear")
 class Linear(Benchmark):
-    """Linear classification of frozen features, by SwAV's protocol.
+    """Linear classification of frozen features, by SwAV's protocol and, for tokens, DINO's.
 
     Cross-entropy of W f + b, minimised by SGD on every training image, augmented anew each epoch
     (`augment`) or seen once under the evaluation view, which takes seconds on a CPU. Metrics, in
     percent: top1 and top5 after the last epoch, and top1_best, the best epoch chosen on the test
     split. Official SwAV and DINO numbers are of the best epoch; compare those with top1_best.
-    Raises DataError without labels or with differing classes, DivergenceError when the loss does.
+    Raises DataError without labels or with differing classes, DivergenceError when the loss does,
+    ConfigError if `features` asks a backbone for tokens that it does not have.
     Under DDP the ranks share the encoding; each takes the same steps on whole batches.
-    Reference: Caron et al., SwAV, arXiv:2006.09882, appendix A.3, and its eval_linear.py.
+    Reference: Caron et al., SwAV, arXiv:2006.09882, appendix A.3, and its eval_linear.py; DINO,
+    arXiv:2104.14294, and its eval_linear.py (tokens).
     """
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
         """Fields of `configs/benchmark/linear.yaml`."""
 
+        features: Literal["output", "cls", "cls_and_mean_patch"] = "output"
+        """output: what the backbone returns; cls: a ViT's CLS tokens of the last blocks, one behind
+        the other; cls_and_mean_patch: the CLS token and the mean patch token, in turns (DINO)."""
+        last_blocks: int = 1
+        """Blocks whose CLS token is taken by features=cls, each after the final norm (DINO: 4)."""
         epochs: int = 100
         """Passes over the training split (SwAV A.3)."""
         batch_size: int = 256
@@ -98,6 +110,10 @@ class Linear(Benchmark):
                     yield name, f"must be positive, got {value}"
             if not 0 <= self.momentum < 1:
                 yield "momentum", f"must be in [0, 1), got {self.momentum}"
+            if self.last_blocks < 1:
+                yield "last_blocks", f"must be 1 or more, got {self.last_blocks}"
+            if self.last_blocks > 1 and self.features != "cls":
+                yield "last_blocks", f"{self.last_blocks} blocks are read by features=cls alone"
             if self.weight_decay < 0:
                 yield "weight_decay", f"must be 0 or more, got {self.weight_decay}"
             yield from view_problems(self.train_transform)
@@ -117,14 +133,21 @@ class Linear(Benchmark):
     def protocol(self) -> str:
         views = "augmented training views" if self.config.augment else "each image encoded once"
         scale = "standardised" if self.config.normalize_features == "standardize" else "frozen"
+        blocks = self.config.last_blocks
+        features = {
+            "output": "features",
+            "cls": f"CLS tokens of the last {blocks} blocks" if blocks > 1 else "CLS tokens",
+            "cls_and_mean_patch": "CLS and mean patch tokens",
+        }[self.config.features]
         return (
-            f"linear classifier on {scale} features, {views}, {self.config.epochs} epochs, "
+            f"linear classifier on {scale} {features}, {views}, {self.config.epochs} epochs, "
             f"SGD {self.config.learning_rate(0):g}, batch {self.config.batch_size}, last epoch "
             f"({self.config.source})"
         )
 
     def run(self, probe: Probe) -> dict[str, float]:
         require_labels(probe)
+        probe = self.described(probe)
         scale = self._scaling(probe)
         test = probe.features("test")
         top1: list[float] = []
@@ -137,6 +160,19 @@ class Linear(Benchmark):
                 log.info("linear epoch %d/%d: top1 %.2f", epoch + 1, self.config.epochs, top1[-1])
         top5 = top_accuracy(scores, labels, 5)
         return {"top1": top1[-1], "top1_best": max(top1), "top5": top5}
+
+    def described(self, probe: Probe) -> Probe:
+        """The probe with the features that the classifier reads."""
+        if self.config.features == "output":
+            return probe
+        backbone = require_tokens(probe.backbone, "benchmark.features")
+        if self.config.features == "cls":
+            parts = self.config.last_blocks
+            encode = last_cls_tokens(backbone, parts)
+        else:
+            parts = 2
+            encode = cls_and_mean_patch(backbone)
+        return replace(probe, encode=encode, feature_dim=parts * backbone.feature_dim, cache={})
 
     def train(self, probe: Probe, scale: Scaling) -> Iterator[nn.Linear]:
         """The classifier after every epoch; nothing of the test split is looked at."""
