@@ -204,11 +204,16 @@ def test_a_part_shows_the_metric_that_it_names(run: Path, tmp_path: Path) -> Non
         run_suite(suite(run, tmp_path, "++suite.parts.knn.metric=top9"), CPU)
 
 
-def test_the_papers_suite_needs_only_the_places_of_the_data() -> None:
-    given = ["suite=paper_transfer", "weights=random"]
+@pytest.mark.parametrize(
+    ("name", "count", "method"), [("paper_transfer", 9, "swav"), ("paper_dino", 5, "dino")]
+)
+def test_the_papers_suite_needs_only_the_places_of_the_data(
+    name: str, count: int, method: str
+) -> None:
+    given = [f"suite={name}", "weights=random"]
     composed = compose_config("suite", given)
     parts = composed.data["suite"]["parts"]
-    assert len(parts) == 9
+    assert len(parts) == count
     roots = [
         f"suite.parts.{name}.{'dataset' if 'dataset' in part else 'benchmark'}.root"
         for name, part in parts.items()
@@ -218,4 +223,4 @@ def test_the_papers_suite_needs_only_the_places_of_the_data() -> None:
     assert [problem.split(":")[0] for problem in caught.value.problems] == roots
     composed = compose_config("suite", [*given, *(f"{root}=/data" for root in roots)])
     config = build_config(SuiteConfig, composed.data, composed.problems)
-    assert all(part is not None and part.published["swav"] for part in config.suite.parts.values())
+    assert all(part is not None and part.published[method] for part in config.suite.parts.values())

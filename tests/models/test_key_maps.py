@@ -186,6 +186,39 @@ def test_what_is_written_is_named_as_the_project_does(
     assert_within(LAYOUTS[layout].content(without_fc(original)), rename(original))
 
 
+def vit() -> nn.Module:
+    cls = get("backbone", "vit")
+    backbone: nn.Module = cls(cls.Config(width=8, depth=2, heads=2, patch=4, image_size=8))
+    return backbone
+
+
+@pytest.mark.parametrize("content", ["teacher", "student", "published"])
+def test_dino_s_vision_transformers_load_bit_by_bit(content: str) -> None:
+    """Checkpoints hold both networks, the student wrapped; published weights are the backbone."""
+    backbone, original = vit(), dict(vit().state_dict())
+    head = {"mlp.0.weight": torch.rand(3, 8), "last_layer.weight_v": torch.rand(3, 2)}
+    whole = prefixed("backbone.", original) | prefixed("head.", head)
+    other = {name: torch.zeros_like(tensor) for name, tensor in whole.items()}
+    wrapped = {"epoch": 1, "args": argparse.Namespace(arch="vit_small"), "dino_loss": {}}
+    files: dict[str, Any] = {
+        "teacher": {"student": prefixed("module.", other), "teacher": whole, **wrapped},
+        "student": {"student": prefixed("module.", whole), **wrapped},
+        "published": original,
+    }
+    _, state = find_backbone(files[content], backbone, origin="file")
+    load_into(backbone, state, "file")
+    assert_same(dict(backbone.state_dict()), original)
+
+
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "detectron2"])
+def test_a_vision_transformer_goes_there_and_back(layout: str) -> None:
+    backbone = vit()
+    state = dict(backbone.state_dict())
+    found, back = find_backbone(LAYOUTS[layout].content(state), backbone, origin="", among=[layout])
+    assert found == layout
+    assert_same(back, state)
+
+
 def test_timm_s_resnet_takes_them(original: State) -> None:
     theirs = timm.create_model("resnet50", num_classes=0)
     theirs.load_state_dict(LAYOUTS["timm"].content(without_fc(original)), strict=True)

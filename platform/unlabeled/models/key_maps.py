@@ -1,8 +1,8 @@
 """Where other projects keep a backbone in their files, and how they name its tensors.
 
-Our names are torchvision's. A layout says where the mapping of names to tensors lies in a file,
-what stands before every name, and how names are spelled; it is data and pure functions, and takes
-no part in reading or writing files.
+Our names are torchvision's, and DINO's for vision transformers. A layout says where the mapping of
+names to tensors lies in a file, what stands before every name, and how names are spelled; it is
+data and pure functions, and takes no part in reading or writing files.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unlabeled.errors import CheckpointError
+from unlabeled.models.vit_names import from_torchvision, to_torchvision
 
 Rename = Callable[[str], str | None]
 """A name in other words; None for a tensor that is no part of a backbone."""
@@ -25,7 +26,7 @@ Nest = tuple[str, ...]
 
 
 def as_it_is(name: str) -> str:
-    """Torchvision's names."""
+    """Our own names."""
     return name
 
 
@@ -122,15 +123,19 @@ def _from_detectron2(name: str) -> str | None:
 
 
 _DATA_PARALLEL = "module."
-_CLASSIFIERS = ("fc.", "head.", "classifier.")
+_CLASSIFIERS = ("fc.", "head.", "heads.", "classifier.")
 
 LAYOUTS: dict[str, Layout] = {
-    # Flat, torchvision's names: what `weights/backbone.safetensors` of a run holds.
+    # Flat, our names: what `weights/backbone.safetensors` of a run holds.
     "own": Layout(),
     "torchvision": Layout(
-        nests=((), ("model",), ("state_dict",)), prefixes=("", _DATA_PARALLEL), others=_CLASSIFIERS
+        nests=((), ("model",), ("state_dict",)),
+        prefixes=("", _DATA_PARALLEL),
+        others=_CLASSIFIERS,
+        to_own=from_torchvision,
+        from_own=to_torchvision,
     ),
-    # timm names ResNets as torchvision does.
+    # timm names ResNets as torchvision does and vision transformers as DINO does.
     "timm": Layout(
         nests=((), ("state_dict",), ("model",)), prefixes=("", _DATA_PARALLEL), others=_CLASSIFIERS
     ),
@@ -146,9 +151,10 @@ LAYOUTS: dict[str, Layout] = {
         prefixes=(_DATA_PARALLEL, ""),
         others=("projection_head.", "prototypes."),
     ),
-    # facebookresearch/dino: the teacher is what is evaluated; networks with batch norm are wrapped.
+    # facebookresearch/dino: the teacher is what is evaluated; networks with batch norm are wrapped,
+    # and the student of a ViT is.
     "dino": Layout(
-        nests=(("teacher",), ()),
+        nests=(("teacher",), ("student",), ()),
         prefixes=("module.backbone.", "backbone.", _DATA_PARALLEL, ""),
         others=_CLASSIFIERS,
     ),

@@ -10,11 +10,13 @@ import pytest
 import torch
 import yaml
 
+from tests_support.probes import Blobs, make_probe
 from unlabeled.config.check import build_config
 from unlabeled.evaluation.benchmarks.linear import Linear
 from unlabeled.evaluation.benchmarks.linear_layers import LinearLayers
 from unlabeled.evaluation.layers import Layer, Taps
 from unlabeled.models.backbones.resnet import ResNet
+from unlabeled.models.backbones.vit import ViT
 from unlabeled.registry import get
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "benchmark"
@@ -50,6 +52,33 @@ def test_dino_on_imagenet() -> None:
     assert (config.epochs, config.momentum, config.weight_decay) == (100, 0.9, 0)
     assert config.learning_rate(50) == pytest.approx(config.learning_rate(0) / 2)  # cosine
     assert config.augment and "DINO" in Linear(config).protocol
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "blocks"),
+    [("linear_dino_vit_s", "cls", 4), ("linear_dino_vit_b", "cls_and_mean_patch", 1)],
+)
+def test_dino_on_imagenet_with_a_vit(name: str, features: str, blocks: int) -> None:
+    config = preset(name)
+    assert (config.features, config.last_blocks) == (features, blocks)
+    assert replace(config, features="output", last_blocks=1) == preset("linear_dino")
+    width = {"linear_dino_vit_s": 384, "linear_dino_vit_b": 768}[name]
+    with torch.device("meta"):
+        backbone = ViT(ViT.Config(width=width, depth=4, heads=6))
+    blobs = Blobs(2, 5)
+    probe = make_probe(blobs.draw(2, 1), blobs.draw(2, 2), encode=backbone, backbone=backbone)
+    described = Linear(config).described(probe)
+    assert described.feature_dim == 1536
+    assert described.encode(torch.zeros(1, 3, 32, 32, device="meta")).shape == (1, 1536)
+
+
+@pytest.mark.parametrize("benchmark", ["copy_detection", "video_segmentation"])
+def test_dino_s_other_protocols_differ_by_their_features_alone(benchmark: str) -> None:
+    plain, dino = preset(benchmark), preset(f"{benchmark}_dino")
+    own = {"copy_detection": {"features": "output"}, "video_segmentation": {"layer": "layer3"}}
+    assert replace(dino, **own[benchmark]) == plain
+    sizes = {"copy_detection": (320, 20), "video_segmentation": (480, 5)}
+    assert (dino.image_size, dino.top) == sizes[benchmark]
 
 
 @pytest.mark.parametrize(

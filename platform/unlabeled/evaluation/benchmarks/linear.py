@@ -6,7 +6,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import torch
@@ -18,6 +18,11 @@ from unlabeled.evaluation.classifier import Feed, fit
 from unlabeled.evaluation.features import FeatureSet
 from unlabeled.evaluation.feeds import augmented_feed, cached_feed
 from unlabeled.evaluation.sgd_settings import epoch_rate, sgd_problems
+from unlabeled.evaluation.token_features import (
+    cls_and_mean_patch,
+    last_cls_tokens,
+    require_tokens,
+)
 from unlabeled.evaluation.training_views import training_view
 from unlabeled.registry import Component, register
 
@@ -32,21 +37,28 @@ Scaling = Callable[[Tensor], Tensor]
 
 @register("benchmark", "linear")
 class Linear(Benchmark):
-    """Linear classification of frozen features, by SwAV's protocol.
+    """Linear classification of frozen features, by SwAV's protocol and, for tokens, DINO's.
 
     Cross-entropy of W f + b, minimised by SGD on every training image, augmented anew each epoch
     (`augment`) or seen once under the evaluation view, which takes seconds on a CPU. Metrics, in
     percent: top1 and top5 after the last epoch, and top1_best, the best epoch chosen on the test
     split. Official SwAV and DINO numbers are of the best epoch; compare those with top1_best.
-    Raises DataError without labels or with differing classes, DivergenceError when the loss does.
+    Raises DataError without labels or with differing classes, DivergenceError when the loss does,
+    ConfigError if `features` asks a backbone for tokens that it does not have.
     Under DDP the ranks share the encoding; each takes the same steps on whole batches.
-    Reference: Caron et al., SwAV, arXiv:2006.09882, appendix A.3, and its eval_linear.py.
+    Reference: Caron et al., SwAV, arXiv:2006.09882, appendix A.3, and its eval_linear.py; DINO,
+    arXiv:2104.14294, and its eval_linear.py (tokens).
     """
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
         """Fields of `configs/benchmark/linear.yaml`."""
 
+        features: Literal["output", "cls", "cls_and_mean_patch"] = "output"
+        """output: what the backbone returns; cls: a ViT's CLS tokens of the last blocks, one behind
+        the other; cls_and_mean_patch: the CLS token and the mean patch token, in turns (DINO)."""
+        last_blocks: int = 1
+        """Blocks whose CLS token is taken by features=cls, each after the final norm (DINO: 4)."""
         epochs: int = 100
         """Passes over the training split (SwAV A.3)."""
         batch_size: int = 256
@@ -78,6 +90,10 @@ class Linear(Benchmark):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges, and the number of training views."""
+            if self.last_blocks < 1:
+                yield "last_blocks", f"must be 1 or more, got {self.last_blocks}"
+            if self.last_blocks > 1 and self.features != "cls":
+                yield "last_blocks", f"{self.last_blocks} blocks are read by features=cls alone"
             yield from sgd_problems(self)
 
         def learning_rate(self, epoch: int) -> float:
@@ -90,14 +106,21 @@ class Linear(Benchmark):
     def protocol(self) -> str:
         views = "augmented training views" if self.config.augment else "each image encoded once"
         scale = "standardised" if self.config.normalize_features == "standardize" else "frozen"
+        blocks = self.config.last_blocks
+        features = {
+            "output": "features",
+            "cls": f"CLS tokens of the last {blocks} blocks" if blocks > 1 else "CLS tokens",
+            "cls_and_mean_patch": "CLS and mean patch tokens",
+        }[self.config.features]
         return (
-            f"linear classifier on {scale} features, {views}, {self.config.epochs} epochs, "
+            f"linear classifier on {scale} {features}, {views}, {self.config.epochs} epochs, "
             f"SGD {self.config.learning_rate(0):g}, batch {self.config.batch_size}, last epoch "
             f"({self.config.source})"
         )
 
     def run(self, probe: Probe) -> dict[str, float]:
         require_labels(probe)
+        probe = self.described(probe)
         scale = self._scaling(probe)
         test = probe.features("test")
         top1: list[float] = []
@@ -113,14 +136,29 @@ class Linear(Benchmark):
 
     def fitted(self, probe: Probe) -> Test:
         require_labels(probe)
+        probe = self.described(probe)
         scale = self._scaling(probe)
         (last,) = deque(self.train(probe, scale), maxlen=1)
 
         def test(other: Probe) -> dict[str, float]:
-            scores, labels = classify(last, other.features("test"), scale, other.device)
+            features = self.described(other).features("test")
+            scores, labels = classify(last, features, scale, other.device)
             return {"top1": top_accuracy(scores, labels, 1)}
 
         return test
+
+    def described(self, probe: Probe) -> Probe:
+        """The probe with the features that the classifier reads."""
+        if self.config.features == "output":
+            return probe
+        backbone = require_tokens(probe.backbone, "benchmark.features")
+        if self.config.features == "cls":
+            parts = self.config.last_blocks
+            encode = last_cls_tokens(backbone, parts)
+        else:
+            parts = 2
+            encode = cls_and_mean_patch(backbone)
+        return replace(probe, encode=encode, feature_dim=parts * backbone.feature_dim, cache={})
 
     def train(self, probe: Probe, scale: Scaling) -> Iterator[nn.Linear]:
         """The classifier after every epoch; nothing of the test split is looked at."""
