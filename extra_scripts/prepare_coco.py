@@ -8,12 +8,9 @@ https://cocodataset.org; unpack them into one folder.
 
 from __future__ import annotations
 
-import argparse
-import sys
-from pathlib import Path
-
+from unlabeled.cli.preparing import expected_files, preparation
+from unlabeled.cli.script import run_script
 from unlabeled.data.expected_files import ExpectedFiles
-from unlabeled.errors import UserError
 
 LAYOUT = """\
   annotations/instances_train2017.json  annotations/instances_val2017.json
@@ -30,7 +27,7 @@ def check_split(expected: ExpectedFiles, split: str) -> None:
     images = content["images"]
     expected.count(f"{split}: images", len(images), IMAGES[split])
     expected.count(f"{split}: categories", len(content["categories"]), 80)
-    expected.files(f"{split}: images", (f"{split}/{each['file_name']}" for each in images))
+    expected.images(f"{split}: images", (f"{split}/{each['file_name']}" for each in images))
     known = {each["id"] for each in images}
     strange = sum(each["image_id"] not in known for each in content["annotations"])
     if strange:
@@ -39,13 +36,9 @@ def check_split(expected: ExpectedFiles, split: str) -> None:
 
 def main() -> None:
     """Check both splits."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("root", type=Path, help="folder of annotations/, train2017/ and val2017/")
-    parser.add_argument("--part", action="store_true", help="fewer images than published are fine")
+    parser = preparation(__doc__, "folder of annotations/, train2017/ and val2017/")
     given = parser.parse_args()
-    expected = ExpectedFiles(given.root.expanduser(), LAYOUT, counts=not given.part)
+    expected = expected_files(given, LAYOUT)
     for split in IMAGES:
         check_split(expected, split)
     expected.require()
@@ -53,8 +46,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+    run_script(main)

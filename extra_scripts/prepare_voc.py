@@ -9,12 +9,10 @@ VOCdevkit/ shall lie.
 
 from __future__ import annotations
 
-import argparse
-import sys
-from pathlib import Path
-
+from unlabeled.cli.preparing import expected_files, preparation
+from unlabeled.cli.script import run_script
 from unlabeled.data.expected_files import ExpectedFiles
-from unlabeled.errors import UserError
+from unlabeled.data.sources.voc07 import CLASSES
 
 LAYOUT = """\
   VOC2007/ImageSets/Main/{trainval,test}.txt  VOC2012/ImageSets/Main/{train,val,trainval}.txt
@@ -23,21 +21,6 @@ IMAGES = {
     2007: {"trainval": 5011, "test": 4952},
     2012: {"train": 5717, "val": 5823, "trainval": 11540},
 }
-CLASSES = [
-    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-    *(
-        "diningtable",
-        "dog",
-        "horse",
-        "motorbike",
-        "person",
-        "pottedplant",
-        "sheep",
-        "sofa",
-        "train",
-        "tvmonitor",
-    ),
-]
 
 
 def check_year(expected: ExpectedFiles, year: int) -> None:
@@ -49,23 +32,19 @@ def check_year(expected: ExpectedFiles, year: int) -> None:
             continue
         expected.count(f"VOC{year} {split}", len(names), published)
         what = f"VOC{year} {split}"
-        expected.files(f"{what}: images", (f"VOC{year}/JPEGImages/{n}.jpg" for n in names))
+        expected.images(f"{what}: images", (f"VOC{year}/JPEGImages/{n}.jpg" for n in names))
         expected.files(f"{what}: boxes", (f"VOC{year}/Annotations/{n}.xml" for n in names))
         expected.files(f"{what}: class lists", (f"{lists}/{c}_{split}.txt" for c in CLASSES))
 
 
 def main() -> None:
     """Check every year."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("root", type=Path, help="VOCdevkit, the folder of VOC2007/ and VOC2012/")
+    parser = preparation(__doc__, "VOCdevkit, the folder of VOC2007/ and VOC2012/")
     parser.add_argument(
         "--years", type=int, nargs="+", choices=list(IMAGES), default=list(IMAGES), help="(both)"
     )
-    parser.add_argument("--part", action="store_true", help="fewer images than published are fine")
     given = parser.parse_args()
-    expected = ExpectedFiles(given.root.expanduser(), LAYOUT, counts=not given.part)
+    expected = expected_files(given, LAYOUT)
     for year in given.years:
         check_year(expected, year)
     expected.require()
@@ -73,8 +52,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+    run_script(main)

@@ -46,7 +46,7 @@ class Revisited(QuerySource):
 
     def __init__(self, config: Config, *, split: Split) -> None:
         folder, file = _find(config)
-        truth = _read(file)
+        truth = read_ground_truth(file)
         names = truth["imlist"] if split == "train" else truth["qimlist"]
         self._folder = folder / "jpg"
         _require_images(self._folder, names, config.landmarks)
@@ -92,8 +92,8 @@ def _find(config: Revisited.Config) -> tuple[Path, Path]:
     )
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """The ground truth, checked as far as its lists go."""
+def read_ground_truth(file: Path) -> dict[str, Any]:
+    """The lists imlist, qimlist and gnd of a .pkl or .json; DataError if it is of another form."""
     if file.suffix == ".json":
         try:
             truth = json.loads(file.read_text(encoding="utf-8"))

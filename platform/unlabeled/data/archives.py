@@ -1,0 +1,125 @@
+"""Unpacking a stranger's archive: regular files alone, below one folder, all of them or none."""
+
+from __future__ import annotations
+
+import contextlib
+import lzma
+import shutil
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from unlabeled.data.expected_files import Tell, untold
+from unlabeled.errors import DataError, EnvironmentProblem
+
+Place = Callable[[str], str | None]
+"""Where a member goes, by its name in the archive; None leaves it out."""
+
+# What damaged bytes make the readers of tar, gzip, xz and zip raise.
+_DAMAGED = (
+    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(EOFError, ValueError, NotImplementedError),
+)
+
+
+def unpack(archive: Path, folder: Path, place: Place, *, tell: Tell = untold) -> int:
+    """Write the files of a .tar (.gz, .xz) or .zip below `folder`; how many there were.
+
+    They are unpacked beside and moved once all of them are there: of a damaged or hostile archive
+    nothing stays. Owners, modes and dates are not taken over; files of the same name are replaced.
+    DataError: it is no archive, damaged or cut short, encrypted, or it has a link, a device or a
+    path that leads out of the folder. EnvironmentProblem: the disk refuses.
+    """
+    beside = folder / f".{archive.name}.unpacked"
+    try:
+        if beside.exists():
+            shutil.rmtree(beside)
+        count = 0
+        with _members(archive) as members:
+            for name, file in members:
+                target = place(name)
+                if target is not None:
+                    _write(file, beside / _below(target, archive))
+                    count += 1
+                tell(f"{archive.name}: files", count, None)
+        if not count:
+            raise DataError(f"{archive} holds none of the files that it should")
+        _move(beside, folder)
+    except _DAMAGED as error:
+        raise DataError(
+            f"{archive} is damaged or half-downloaded ({str(error) or type(error).__name__}); "
+            "remove it and fetch it again"
+        ) from error
+    except OSError as error:
+        raise EnvironmentProblem(f"cannot unpack {archive} in {folder}: {error}") from error
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return count
+
+
+@contextlib.contextmanager
+def _members(archive: Path) -> Iterator[Iterator[tuple[str, IO[bytes]]]]:
+    if archive.suffix == ".zip":
+        with zipfile.ZipFile(archive) as zipped:
+            yield _of_zip(zipped, archive)
+    else:
+        with tarfile.open(archive, "r:*") as tar:
+            yield _of_tar(tar, archive)
+
+
+def _of_tar(tar: tarfile.TarFile, archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    for member in tar:
+        _below(member.name, archive)
+        if member.isdir():
+            continue
+        file = tar.extractfile(member) if member.isreg() else None
+        if file is None:
+            raise _refused(archive, member.name, "a link or a device")
+        yield member.name, file
+
+
+def _of_zip(zipped: zipfile.ZipFile, archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    for member in zipped.infolist():
+        _below(member.filename, archive)
+        if member.is_dir():
+            continue
+        kind = stat.S_IFMT(member.external_attr >> 16)
+        if kind not in (0, stat.S_IFREG):  # 0: made where there are no such kinds
+            raise _refused(archive, member.filename, "a link or a device")
+        if member.flag_bits & 1:
+            raise _refused(archive, member.filename, "encrypted")
+        with zipped.open(member) as file:
+            yield member.filename, file
+
+
+def _below(name: str, archive: Path) -> str:
+    """The name, if it stays below any folder that it is put in."""
+    path = PurePosixPath(name)
+    if path.is_absolute() or ".." in path.parts or "\\" in name or name[1:2] == ":":
+        raise _refused(archive, name, "a path that could lead out of the folder")
+    return name
+
+
+def _refused(archive: Path, name: str, why: str) -> DataError:
+    return DataError(f"{archive} is not unpacked: its member {name!r} is {why}")
+
+
+def _write(source: IO[bytes], target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as file:
+        shutil.copyfileobj(source, file, 1 << 20)
+
+
+def _move(beside: Path, folder: Path) -> None:
+    for path in sorted(beside.rglob("*")):
+        target = folder / path.relative_to(beside)
+        if path.is_dir():
+            target.mkdir(parents=True, exist_ok=True)
+        elif target.is_dir():
+            raise IsADirectoryError(f"{target} is a folder")
+        else:
+            shutil.move(path, target)  # also to another disk, where a folder is a link to one
