@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unlabeled.errors import CheckpointError
+from unlabeled.models import regnet_names
 
 Rename = Callable[[str], str | None]
 """A name in other words; None for a tensor that is no part of a backbone."""
@@ -130,9 +131,13 @@ LAYOUTS: dict[str, Layout] = {
     "torchvision": Layout(
         nests=((), ("model",), ("state_dict",)), prefixes=("", _DATA_PARALLEL), others=_CLASSIFIERS
     ),
-    # timm names ResNets as torchvision does.
+    # timm names ResNets as torchvision does, and RegNets by names of its own.
     "timm": Layout(
-        nests=((), ("state_dict",), ("model",)), prefixes=("", _DATA_PARALLEL), others=_CLASSIFIERS
+        nests=((), ("state_dict",), ("model",)),
+        prefixes=("", _DATA_PARALLEL),
+        others=_CLASSIFIERS,
+        to_own=regnet_names.from_timm,
+        from_own=regnet_names.to_timm,
     ),
     # facebookresearch/swav, published weights and checkpoints, for main_swav.py ...
     "swav": Layout(
@@ -166,6 +171,8 @@ LAYOUTS: dict[str, Layout] = {
             "trunk._feature_blocks.",
             "trunk.base_model._feature_blocks.",
         ),
+        to_own=regnet_names.from_vissl,
+        from_own=regnet_names.to_vissl,
     ),
     # Initial weights, whose names are matched by their ends, and Detectron2's own FPN checkpoints.
     "detectron2": Layout(
