@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from unlabeled.data.sources.base import Source
+from unlabeled.data.sources.roots import nothing_decoded
 from unlabeled.data.whole_files import write_file
 from unlabeled.errors import ConfigError, DataError, EnvironmentProblem
 from unlabeled.evaluation.feature_store import (
@@ -138,11 +139,7 @@ class FeatureWriter:
             )
         broken = {image: (name, why) for record in whole for image, name, why in record["broken"]}
         if len(broken) == self._images:
-            name, reason = next(iter(broken.values()))
-            raise DataError(
-                f"none of the {self._images} images can be decoded, the first of them {name} "
-                f"({reason})"
-            )
+            raise nothing_decoded(source, *next(iter(broken.values())))
         lines = ((image, name, why) for image, (name, why) in sorted(broken.items()))
         kind = self._tables
         write_lines(self.place.broken(kind), BROKEN_COLUMNS, lines, kind)

@@ -105,7 +105,8 @@ def _rows(config: Csv.Config) -> list[tuple[str, str, str]]:
                 if any(cell.strip() for cell in row)
             ]
     except (OSError, csv.Error) as error:
-        raise DataError(f"cannot read {config.path}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read {config.path}: {reason}") from error
 
 
 def _row(row: list[str], columns: list[int | None], line: int, path: str) -> tuple[str, str, str]:
