@@ -1,16 +1,22 @@
-"""Check COCO 2017: every image that its annotations name.
+"""Check, or fetch, COCO 2017: every image that its annotations name.
 
     python extra_scripts/prepare_coco.py /data/coco
+    python extra_scripts/prepare_coco.py /data/coco --splits val2017 --download
 
-Nothing is downloaded: train2017.zip, val2017.zip and annotations_trainval2017.zip are at
-https://cocodataset.org; unpack them into one folder.
+Nothing is fetched without --download, and then only a split that is not complete: train2017.zip
+(18 GB), val2017.zip (0.8 GB) and annotations_trainval2017.zip, from http://images.cocodataset.org
+(see https://cocodataset.org). Archives that lie in the folder already are used, and none is
+removed. Exit status: 0 complete, 3 something is missing or damaged, 5 a server or the disk refuses.
 """
 
 from __future__ import annotations
 
-from unlabeled.cli.preparing import expected_files, preparation
+from functools import partial
+
+from unlabeled.cli.preparing import Part, preparation, prepare
 from unlabeled.cli.script import run_script
 from unlabeled.data.expected_files import ExpectedFiles
+from unlabeled.data.published import PUBLISHED
 
 LAYOUT = """\
   annotations/instances_train2017.json  annotations/instances_val2017.json
@@ -35,15 +41,18 @@ def check_split(expected: ExpectedFiles, split: str) -> None:
 
 
 def main() -> None:
-    """Check both splits."""
-    parser = preparation(__doc__, "folder of annotations/, train2017/ and val2017/")
+    """Check both splits, fetch if asked."""
+    parser = preparation(__doc__, "folder of annotations/, train2017/ and val2017/", downloads=True)
+    parser.add_argument(
+        "--splits", nargs="+", choices=list(IMAGES), default=list(IMAGES), help="(both)"
+    )
     given = parser.parse_args()
-    expected = expected_files(given, LAYOUT)
-    for split in IMAGES:
-        check_split(expected, split)
-    expected.require()
-    print(f"complete: COCO 2017 in {given.root}")
+    parts = [
+        Part(partial(check_split, split=each), PUBLISHED[f"coco/{each}"]) for each in given.splits
+    ]
+    prepare(given, LAYOUT, parts)
+    print(f"complete: {' and '.join(given.splits)} of COCO in {given.root}")
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, stopped="stopped; the same command goes on")

@@ -1,17 +1,23 @@
-"""Check Pascal VOC 2007 and 2012: the images and boxes of every list that the protocols use.
+"""Check, or fetch, Pascal VOC 2007 and 2012: images and boxes of every list the protocols use.
 
     python extra_scripts/prepare_voc.py /data/VOCdevkit --years 2007 2012
+    python extra_scripts/prepare_voc.py /data/VOCdevkit --years 2007 --download
 
-Nothing is downloaded: VOCtrainval_06-Nov-2007.tar, VOCtest_06-Nov-2007.tar and
-VOCtrainval_11-May-2012.tar are at http://host.robots.ox.ac.uk/pascal/VOC/; unpack them where
-VOCdevkit/ shall lie.
+Nothing is fetched without --download, and then only a year that is not complete:
+VOCtrainval_06-Nov-2007.tar and VOCtest_06-Nov-2007.tar (0.9 GB), VOCtrainval_11-May-2012.tar
+(2 GB), from http://host.robots.ox.ac.uk/pascal/VOC. Archives that lie in the folder already are
+used, and none is removed. Exit status: 0 complete, 3 something is missing or damaged, 5 a server or
+the disk refuses.
 """
 
 from __future__ import annotations
 
-from unlabeled.cli.preparing import expected_files, preparation
+from functools import partial
+
+from unlabeled.cli.preparing import Part, preparation, prepare
 from unlabeled.cli.script import run_script
 from unlabeled.data.expected_files import ExpectedFiles
+from unlabeled.data.published import PUBLISHED
 from unlabeled.data.sources.voc07 import CLASSES
 
 LAYOUT = """\
@@ -38,18 +44,16 @@ def check_year(expected: ExpectedFiles, year: int) -> None:
 
 
 def main() -> None:
-    """Check every year."""
-    parser = preparation(__doc__, "VOCdevkit, the folder of VOC2007/ and VOC2012/")
+    """Check every year, fetch if asked."""
+    parser = preparation(__doc__, "VOCdevkit, the folder of VOC2007/ and VOC2012/", downloads=True)
     parser.add_argument(
         "--years", type=int, nargs="+", choices=list(IMAGES), default=list(IMAGES), help="(both)"
     )
     given = parser.parse_args()
-    expected = expected_files(given, LAYOUT)
-    for year in given.years:
-        check_year(expected, year)
-    expected.require()
+    parts = [Part(partial(check_year, year=year), PUBLISHED[f"voc{year}"]) for year in given.years]
+    prepare(given, LAYOUT, parts)
     print(f"complete: VOC{' and VOC'.join(map(str, given.years))} in {given.root}")
 
 
 if __name__ == "__main__":
-    run_script(main)
+    run_script(main, stopped="stopped; the same command goes on")

@@ -40,12 +40,19 @@ def tgz(files: dict[str, bytes], *more: tarfile.TarInfo) -> bytes:
     return whole.getvalue()
 
 
-def zipped(root: Path, top: str) -> bytes:
+def zipped(root: Path, top: str = ".") -> bytes:
     whole = io.BytesIO()
     with zipfile.ZipFile(whole, "w") as archive:
         for path in sorted(root.rglob("*")):
             if path.is_file():
                 archive.write(path, f"{top}/{path.relative_to(root)}")
+    return whole.getvalue()
+
+
+def plain_tar(devkit: Path) -> bytes:
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as archive:
+        archive.add(devkit, "VOCdevkit")
     return whole.getvalue()
 
 
@@ -74,11 +81,19 @@ def test_landmarks_are_fetched_when_asked_and_only_once(web: Served, tmp_path: P
     }
     both = script("prepare_revisited", tmp_path, *options)
     assert both.returncode == 0 and web.asked[3:] == ["gnd_roxford5k.pkl", "oxbuild_images-v1.tgz"]
+    lonely = script("prepare_revisited", tmp_path, "--mirror", web.address)
+    assert lonely.returncode == 2 and "give both" in lonely.stderr
     # An image that a full disk cut short is unpacked again from what is there.
     (tmp_path / "roxford5k/jpg/q.jpg").write_bytes(picture()[:99])
     again = script("prepare_revisited", tmp_path, *options)
     assert again.returncode == 0 and len(web.asked) == 5, again.stderr
     assert (tmp_path / "roxford5k/jpg/q.jpg").read_bytes() == picture()
+    # Nothing is fetched, and nothing else, where nothing is missing.
+    for archive in tmp_path.glob("*/*.tgz"):
+        archive.unlink()
+    (tmp_path / "rparis6k/jpg/q.jpg").unlink()
+    once_more = script("prepare_revisited", tmp_path, *options)
+    assert once_more.returncode == 0 and web.asked[5:] == ["paris_1-v1.tgz", "paris_2-v1.tgz"]
 
 
 def test_half_a_download_and_a_hostile_one_are_refused(web: Served, tmp_path: Path) -> None:
@@ -123,23 +138,33 @@ def test_another_file_than_the_published_one_is_refused(web: Served, tmp_path: P
     assert list((tmp_path / "davis").iterdir()) == []
 
 
-def test_davis_and_copydays_are_unpacked_to_their_layout(
+def test_archives_are_unpacked_to_the_layout_that_is_read(
     web: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Under the checksums of the test's own archives."""
+    dataset_trees.voc(tmp_path / "devkit")
+    dataset_trees.coco(tmp_path / "common")
     dataset_trees.davis(tmp_path / "made")
     dataset_trees.copydays(tmp_path / "copies")
-    archives = {"davis": zipped(tmp_path / "made", "DAVIS")}
+    archives = {"davis": [zipped(tmp_path / "made", "DAVIS")]}
+    # Both years in every archive, all of COCO in every one: what is there twice is replaced.
+    archives |= {"voc2007": [plain_tar(tmp_path / "devkit")] * 2}
+    archives |= {"voc2012": [plain_tar(tmp_path / "devkit")]}
+    archives |= {f"coco/{s}2017": [zipped(tmp_path / "common")] * 2 for s in ("train", "val")}
     for part in ("original", "strong"):
         paths = (tmp_path / "copies" / part).iterdir()
-        archives[f"copydays/{part}"] = tgz({path.name: path.read_bytes() for path in paths})
-    for key, content in archives.items():
-        (known,) = PUBLISHED[key]
-        web.files[known.to] = content
-        checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
-        monkeypatch.setitem(PUBLISHED, key, (replace(known, checksum=checksum),))
+        archives[f"copydays/{part}"] = [tgz({path.name: path.read_bytes() for path in paths})]
+    for key, contents in archives.items():
+        checked = []
+        for known, content in zip(PUBLISHED[key], contents, strict=True):
+            web.files[known.to] = content
+            checksum = f"sha256:{hashlib.sha256(content).hexdigest()}"
+            checked.append(replace(known, checksum=checksum))
+        monkeypatch.setitem(PUBLISHED, key, tuple(checked))
     options = ("--part", "--download", "--mirror", web.address)
-    for name, made in (("davis", "made"), ("copydays", "copies")):
+    for name, made in (
+        *(("davis", "made"), ("copydays", "copies"), ("voc", "devkit"), ("coco", "common")),
+    ):
         root = tmp_path / name
         done = script(f"prepare_{name}", root, *options)
         assert done.returncode == 0, done.stderr

@@ -33,7 +33,7 @@ def zipped(path: Path, files: dict[str, bytes], kinds: dict[str, int] | None = N
         for name, content in files.items():
             info = zipfile.ZipInfo(name)
             info.external_attr = ((kinds or {}).get(name, stat.S_IFREG) | 0o644) << 16
-            archive.writestr(info, content)
+            archive.writestr(info, content, zipfile.ZIP_DEFLATED)
     return path
 
 
@@ -82,6 +82,8 @@ HOSTILE = {
     "up.zip": lambda p: zipped(p, {**FILES, "../out.txt": b"x"}),
     "drive.zip": lambda p: zipped(p, {**FILES, "C:out.txt": b"x"}),
     "backslash.zip": lambda p: zipped(p, {**FILES, "..\\out.txt": b"x"}),
+    "bomb.zip": lambda p: zipped(p, {**FILES, "bomb.jpg": bytes(1 << 24)}),
+    "bomb.tgz": lambda p: tar(p, {**FILES, "bomb.jpg": bytes(1 << 24)}),
     "symlink.zip": lambda p: zipped(p, {**FILES, "l": b"/etc"}, {"l": stat.S_IFLNK}),
 }
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from unlabeled.data.expected_files import ExpectedFiles
 from unlabeled.data.published import Published
 from unlabeled.data.whole_files import write_table
+from unlabeled.errors import ConfigError
 
 REPORT_SECONDS = 5.0
 """How often a line says how far it is."""
@@ -62,6 +63,8 @@ def prepare(given: argparse.Namespace, layout: str, parts: Iterable[Part]) -> No
 
     DataError names all that is missing, and where it is to be had.
     """
+    if given.mirror is not None and not given.download:
+        raise ConfigError("--mirror says where --download fetches from; give both")
     summary = expected_files(given, layout)
     offered: list[str] = []
     for part in parts:

@@ -19,6 +19,9 @@ from unlabeled.errors import DataError, EnvironmentProblem
 Place = Callable[[str], str | None]
 """Where a member goes, by its name in the archive; None leaves it out."""
 
+MOST_TIMES = 100
+"""How much larger than the archive its files may be: those of pictures are no larger at all."""
+
 # What damaged bytes make the readers of tar, gzip, xz and zip raise.
 _DAMAGED = (
     *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
@@ -31,20 +34,22 @@ def unpack(archive: Path, folder: Path, place: Place, *, tell: Tell = untold) ->
 
     They are unpacked beside and moved once all of them are there: of a damaged or hostile archive
     nothing stays. Owners, modes and dates are not taken over; files of the same name are replaced.
-    DataError: it is no archive, damaged or cut short, encrypted, or it has a link, a device or a
-    path that leads out of the folder. EnvironmentProblem: the disk refuses.
+    DataError: it is no archive, damaged or cut short, encrypted, made to fill a disk, or it has a
+    link, a device or a path that leads out of the folder. EnvironmentProblem: the disk refuses.
     """
     beside = folder / f".{archive.name}.unpacked"
     try:
         if beside.exists():
             shutil.rmtree(beside)
-        count = 0
+        count, room = 0, MOST_TIMES * archive.stat().st_size
         with _members(archive) as members:
             for name, file in members:
                 target = place(name)
                 if target is not None:
-                    _write(file, beside / _below(target, archive))
+                    room -= _write(file, beside / _below(target, archive), room)
                     count += 1
+                if room < 0:
+                    raise _refused(archive, name, f"over {MOST_TIMES} times as large as it")
                 tell(f"{archive.name}: files", count, None)
         if not count:
             raise DataError(f"{archive} holds none of the files that it should")
@@ -108,10 +113,15 @@ def _refused(archive: Path, name: str, why: str) -> DataError:
     return DataError(f"{archive} is not unpacked: its member {name!r} is {why}")
 
 
-def _write(source: IO[bytes], target: Path) -> None:
+def _write(source: IO[bytes], target: Path, room: int) -> int:
+    """Copy until the end or until there are more bytes than `room`; how many were copied."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    written = 0
     with target.open("wb") as file:
-        shutil.copyfileobj(source, file, 1 << 20)
+        while written <= room and (piece := source.read(1 << 20)):
+            file.write(piece)
+            written += len(piece)
+    return written
 
 
 def _move(beside: Path, folder: Path) -> None:

@@ -68,6 +68,10 @@ _REVISITED = "http://cmp.felk.cvut.cz/revisitop/data/datasets"
 # INRIA's own server (pascal.inrialpes.fr) no longer answers; VISSL's authors keep two of its
 # archives. The checksums are those that users of these wrote down.
 _VISSL = "https://dl.fbaipublicfiles.com/vissl/datasets"
+# The checksums are those of torchvision (datasets/voc.py).
+_PASCAL = "http://host.robots.ox.ac.uk/pascal/VOC"
+_COCO = "http://images.cocodataset.org"
+_COCO_BOXES = "annotations/annotations_trainval2017.zip"
 
 
 def _landmarks(name: str, images: list[str]) -> tuple[Published, ...]:
@@ -79,6 +83,17 @@ def _landmarks(name: str, images: list[str]) -> tuple[Published, ...]:
             for path in images
         ),
     )
+
+
+def _voc(year: int, archives: dict[str, str]) -> tuple[Published, ...]:
+    return tuple(
+        Published(f"{_PASCAL}/voc{year}/{name}", name, without("VOCdevkit"), f"md5:{md5}")
+        for name, md5 in archives.items()
+    )
+
+
+def _coco(*paths: str) -> tuple[Published, ...]:
+    return tuple(Published(f"{_COCO}/{path}", Path(path).name, as_they_are) for path in paths)
 
 
 def _copydays(part: str, sha256: str) -> tuple[Published, ...]:
@@ -98,6 +113,16 @@ PUBLISHED: dict[str, tuple[Published, ...]] = {
     "copydays/strong": _copydays(
         "strong", "7852c64aa4a37e8329ce08159fc947c16f09c66737db0a2479a90fc9ae40760c"
     ),
+    "voc2007": _voc(
+        2007,
+        {
+            "VOCtrainval_06-Nov-2007.tar": "c52e279531787c972589f7e41ab4ae64",
+            "VOCtest_06-Nov-2007.tar": "b6e924de25625d8de591ea690078ad9f",
+        },
+    ),
+    "voc2012": _voc(2012, {"VOCtrainval_11-May-2012.tar": "6cd6e144f989b92b3379bac3b3de84fd"}),
+    "coco/train2017": _coco(_COCO_BOXES, "zips/train2017.zip"),
+    "coco/val2017": _coco(_COCO_BOXES, "zips/val2017.zip"),
     # The checksum is that of TensorFlow Datasets (davis/checksums.tsv).
     "davis": (
         Published(
