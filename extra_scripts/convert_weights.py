@@ -110,7 +110,10 @@ def checked_target(target: Path, layout: str, overwrite: bool) -> Path:
         target = target / WEIGHTS_NAME
     accepted = [*([".safetensors"] if LAYOUTS[layout].flat else []), *PICKLED]
     if target.suffix not in accepted:
-        raise ConfigError(f"{target}: for {layout}, give a name that ends in {', '.join(accepted)}")
+        folder = " or, for a folder, has no dot" if layout == "own" else ""
+        raise ConfigError(
+            f"{target}: for {layout}, give a name that ends in {', '.join(accepted)}{folder}"
+        )
     for path in (target, *([card_of(target)] if described_beside(target, layout) else [])):
         if path.exists() and not overwrite:
             raise ConfigError(f"{path} is there already; give another name or --overwrite")

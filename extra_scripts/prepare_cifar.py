@@ -15,8 +15,6 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-import torchvision.datasets
-
 from unlabeled.cli.preparing import Part, preparation, prepare
 from unlabeled.cli.script import run_script
 from unlabeled.data.expected_files import ExpectedFiles
@@ -26,29 +24,33 @@ from unlabeled.data.sources.torchvision import Torchvision
 LAYOUT = """\
   cifar-10-batches-py/data_batch_1 ... data_batch_5  test_batch  batches.meta
   cifar-100-python/train  test  meta"""
-SETS: dict[str, Any] = {
-    "CIFAR10": torchvision.datasets.CIFAR10,
-    "CIFAR100": torchvision.datasets.CIFAR100,
-}
+SETS = ("CIFAR10", "CIFAR100")
+
+
+def known_of(name: str) -> Any:
+    """The class of torchvision, which knows address and checksums."""
+    import torchvision.datasets  # takes seconds, and --help needs none of it
+
+    return getattr(torchvision.datasets, name)
 
 
 def check(expected: ExpectedFiles, name: str) -> None:
     """The files of a set, each with its checksum."""
-    known = SETS[name]
+    known = known_of(name)
     files = [*known.train_list, *known.test_list, [known.meta["filename"], known.meta["md5"]]]
     expected.checksums(name, {f"{known.base_folder}/{file}": md5 for file, md5 in files})
 
 
 def published(name: str) -> tuple[Published, ...]:
     """The archive of a set."""
-    known = SETS[name]
+    known = known_of(name)
     return (Published(known.url, known.filename, as_they_are, f"md5:{known.tgz_md5}"),)
 
 
 def main() -> None:
     """Check, fetch if asked, read it as the data set does, say how to use it."""
     parser = preparation(__doc__, "folder of cifar-10-batches-py/ ...", downloads=True)
-    parser.add_argument("--sets", nargs="+", choices=list(SETS), default=list(SETS), help="(both)")
+    parser.add_argument("--sets", nargs="+", choices=SETS, default=SETS, help="(both)")
     given = parser.parse_args()
     parts = [Part(partial(check, name=name), published(name)) for name in given.sets]
     prepare(given, LAYOUT, parts)

@@ -6,6 +6,7 @@ Nothing is downloaded: the images (imagesPlaces205_resize.tar.gz) and the lists
 (trainvalsplit_places205.zip) are at http://places.csail.mit.edu/downloadData.html. The lists have a
 path and a class number a line; give the folder that the paths start at as --images. All files that
 the lists name must be there; the table has columns path, label and split, in the lists' order.
+Exit status: 0 complete, 3 something is missing or damaged, 5 the table cannot be written.
 """
 
 from __future__ import annotations
