@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from unlabeled.data.archives import unpack
@@ -114,6 +115,27 @@ def test_half_an_archive_is_said_to_be_one_and_leaves_nothing(
     (tmp_path / name).write_bytes(b"<html>404</html>" * 99)
     with pytest.raises(DataError, match="is damaged or half-downloaded"):
         unpack(tmp_path / name, out, lambda member: member)
+
+
+@pytest.mark.parametrize(("name", "pack"), [("x.tgz", tar), ("x.zip", zipped)])
+def test_a_changed_byte_is_noticed_wherever_it_changes_a_file(
+    tmp_path: Path, name: str, pack: Callable[[Path, dict[str, bytes]], Path]
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, 2000, dtype=np.uint8).tobytes()
+    whole = pack(tmp_path / name, {"a.jpg": noise, "b.jpg": noise[::-1]}).read_bytes()
+    noticed = 0
+    for place in range(0, len(whole), 97):
+        (tmp_path / name).write_bytes(
+            whole[:place] + bytes([whole[place] ^ 16]) + whole[place + 1 :]
+        )
+        out = tmp_path / str(place)
+        try:
+            unpack(tmp_path / name, out, lambda member: member)
+            assert sorted(below(out).values()) == sorted([noise, noise[::-1]]), place
+        except DataError:
+            noticed += 1
+            assert not out.exists() or below(out) == {}
+    assert noticed > 30
 
 
 def test_an_archive_of_something_else_is_no_success(tmp_path: Path) -> None:

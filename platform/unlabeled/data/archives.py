@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
 import lzma
 import shutil
 import stat
@@ -24,7 +25,7 @@ MOST_TIMES = 100
 
 # What damaged bytes make the readers of tar, gzip, xz and zip raise.
 _DAMAGED = (
-    *(tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError),
+    *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
     *(EOFError, ValueError, NotImplementedError),
 )
 
@@ -85,6 +86,10 @@ def _of_tar(tar: tarfile.TarFile, archive: Path) -> Iterator[tuple[str, IO[bytes
         if file is None:
             raise _refused(archive, member.name, "a link or a device")
         yield member.name, file
+    # The checksum of .gz and .xz stands at the end, and is looked at only where that is read.
+    assert tar.fileobj is not None
+    while tar.fileobj.read(1 << 20):
+        pass
 
 
 def _of_zip(zipped: zipfile.ZipFile, archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
