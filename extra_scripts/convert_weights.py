@@ -24,7 +24,9 @@ The source is a run, one of its checkpoints, a folder that this made, or a file 
 torch.save's, which is read as data; a .pkl is not). Its layout is found out unless --from names it;
 heads are left out. Every tensor of the backbone must be there with its shape, or nothing is written
 and what is missing is listed; what is no part of it is refused too. Ours is a folder of
-backbone.safetensors and backbone.json, or a .safetensors file with such a .json beside it. An
+backbone.safetensors and backbone.json, or a .safetensors file with such a .json beside it. The mean
+and standard deviation that it says are the run's, or those of SwAV's code for its layout and for
+DeepCluster-v2's (give --from where a file has no head to tell them by), or else ImageNet's. An
 existing target is kept unless --overwrite.
 """
 
