@@ -25,6 +25,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from unlabeled.cli.script import run_script
 from unlabeled.config.check import build_config
 from unlabeled.config.compose import compose_config
 from unlabeled.config.schema import EvaluateConfig
@@ -34,7 +35,7 @@ from unlabeled.data.sources.base import Source
 from unlabeled.data.sources.videos import VideoSource
 from unlabeled.data.whole_files import write_file
 from unlabeled.engine.devices import choose_device
-from unlabeled.errors import ConfigError, DataError, UserError
+from unlabeled.errors import ConfigError, DataError
 from unlabeled.evaluation.attention_maps import cls_attention, enlarged, fitted, mass_masks
 from unlabeled.evaluation.subject import frozen, load_encoder, named_dataset
 from unlabeled.evaluation.token_features import require_tokens
@@ -153,10 +154,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        sys.exit("stopped; nothing was written")
+    run_script(main, stopped="stopped; nothing was written")

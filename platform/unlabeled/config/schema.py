@@ -205,7 +205,8 @@ class MeasuringConfig:
 
     weights: str
     """A run, a checkpoint, a weights file (of ours, torchvision, timm, Detectron2, SwAV, DINO, MoCo
-    or VISSL), torchvision:<name>, or `random`."""
+    or VISSL), a folder of backbone.safetensors and backbone.json, torchvision:<name>, or
+    `random`."""
     like: str | None = None
     """A run whose data set, view, architecture and seed count where this command names none."""
     dataset: Annotated[Component, "dataset"] | None = None
@@ -260,6 +261,8 @@ class ExtractConfig(MeasuringConfig):
     shard_images: int
     """Images whose features share a file: what a kill loses at most per process, and the piece in
     which processes share the work."""
+    index: Literal["csv", "parquet"]
+    """Kind of the tables of names, labels and rows; parquet needs pyarrow."""
     out: str
     """The folder to write, or to go on with."""
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import pickle
 import re
@@ -16,12 +15,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-import unlabeled
-from unlabeled.config.check import to_data
 from unlabeled.errors import CheckpointError, EnvironmentProblem
+from unlabeled.models.backbone_cards import WEIGHTS_NAME, write_card
 from unlabeled.registry import Component
 
-WEIGHTS_NAME, CARD_NAME = "backbone.safetensors", "backbone.json"
 PICKLED = (".pt", ".pth", ".tar", ".torch")
 """Suffixes of torch.save's files; SwAV's published weights end in .pth.tar, VISSL's in .torch."""
 _PICKLE_HINT = (
@@ -48,22 +45,17 @@ def export_backbone(
     never a part. A disk that is full or read-only raises EnvironmentProblem.
     DDP: call it on one rank, with the bare backbone.
     """
-    state = {
-        name: tensor.detach().to("cpu", copy=True).contiguous()
-        for name, tensor in backbone.state_dict().items()
-    }
-    card = {
-        "architecture": to_data(component),
-        "feature_dim": backbone.feature_dim,
-        "normalisation": {"mean": list(mean), "std": list(std)},
-        "image_size": image_size,
-        "unlabeled_version": unlabeled.__version__,
-        "how_to_load": _how_to_load(backbone),
-    }
-    text = json.dumps(card, indent=2) + "\n"
-    _write(folder / WEIGHTS_NAME, lambda path: safetensors.torch.save_file(state, path))
-    _write(folder / CARD_NAME, lambda path: path.write_text(text, encoding="utf-8"))
-    return folder / WEIGHTS_NAME
+    weights = folder / WEIGHTS_NAME
+    write_state(weights, backbone.state_dict())
+    write_card(weights, backbone, component, mean=mean, std=std, image_size=image_size)
+    return weights
+
+
+def write_state(path: Path, state: Mapping[str, Tensor]) -> None:
+    """These tensors, bit by bit, as a .safetensors file."""
+    # Its tensors may neither share memory nor lie in it with gaps.
+    apart = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in state.items()}
+    _write(path, lambda beside: safetensors.torch.save_file(apart, beside))
 
 
 def load_backbone_state(path: Path) -> dict[str, Tensor]:
@@ -123,19 +115,6 @@ def load_into(backbone: nn.Module, state: Mapping[str, Tensor], origin: str) -> 
             "Choose the backbone that they were trained with."
         )
     backbone.load_state_dict(dict(state), strict=True)
-
-
-def _how_to_load(backbone: nn.Module) -> list[str]:
-    """Lines of Python that rebuild the backbone as `m`, load the weights and compute features."""
-    build = getattr(backbone, "how_to_load", None)
-    if build is None:
-        return ["Build the architecture above, then load the tensors: the names are its own."]
-    return [
-        *str(build).split("\n"),
-        "from safetensors.torch import load_file",
-        f"m.load_state_dict(load_file({WEIGHTS_NAME!r}))",
-        "m.eval()  # m(images [B, 3, h, w], scaled to [0, 1] and normalised) -> [B, feature_dim]",
-    ]
 
 
 def _write(path: Path, writer: Callable[[Path], Any]) -> None:

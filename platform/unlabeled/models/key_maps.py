@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from unlabeled.errors import CheckpointError
+from unlabeled.models import regnet_names
 from unlabeled.models.vit_names import from_torchvision, to_torchvision
 
 Rename = Callable[[str], str | None]
@@ -135,9 +136,14 @@ LAYOUTS: dict[str, Layout] = {
         to_own=from_torchvision,
         from_own=to_torchvision,
     ),
-    # timm names ResNets as torchvision does and vision transformers as DINO does.
+    # timm names ResNets as torchvision does, vision transformers as DINO does, and RegNets by
+    # names of its own.
     "timm": Layout(
-        nests=((), ("state_dict",), ("model",)), prefixes=("", _DATA_PARALLEL), others=_CLASSIFIERS
+        nests=((), ("state_dict",), ("model",)),
+        prefixes=("", _DATA_PARALLEL),
+        others=_CLASSIFIERS,
+        to_own=regnet_names.from_timm,
+        from_own=regnet_names.to_timm,
     ),
     # facebookresearch/swav, published weights and checkpoints, for main_swav.py ...
     "swav": Layout(
@@ -172,6 +178,8 @@ LAYOUTS: dict[str, Layout] = {
             "trunk._feature_blocks.",
             "trunk.base_model._feature_blocks.",
         ),
+        to_own=regnet_names.from_vissl,
+        from_own=regnet_names.to_vissl,
     ),
     # Initial weights, whose names are matched by their ends, and Detectron2's own FPN checkpoints.
     "detectron2": Layout(
