@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 
 from tests_support.command import started
-from tests_support.commands import python
 from tests_support.extracting import DRAWN, SMALL, contents, extract_config, extracted
 from tests_support.ranks import run_ranks
 from tests_support.scripts import script
@@ -276,7 +275,7 @@ def test_images_that_changed_are_noticed(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_the_script_is_the_command(tmp_path: Path) -> None:
     arguments = [*SMALL, *DRAWN, f"out={tmp_path / 'script'}"]
-    done = python(str(ROOT / "extra_scripts" / "extract_features.py"), *arguments)
+    done = script("extract_features", *arguments)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "script") == contents(extracted(tmp_path / "out"))
     card = json.loads((tmp_path / "script" / "features.json").read_text())

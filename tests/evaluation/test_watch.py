@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests_support.command import ROOT, TINY
+from tests_support.command import TINY, started
 from tests_support.in_process import tiny_config
 from unlabeled.config.check import build_config
 from unlabeled.config.compose import compose_config
@@ -70,19 +68,12 @@ def test_watching_ends_with_the_run(tmp_path: Path) -> None:
     """The run is a process of its own, and has begun but not ended when the watch looks."""
     run = tmp_path / "run"
     training = [*TINY, f"run.dir={run}", "epochs=10", "checkpoint.every_steps=10"]
-    trained = subprocess.Popen(
-        [sys.executable, "-m", "unlabeled", "pretrain", *training],
-        cwd=tmp_path,
-        env={"PYTHONPATH": str(ROOT / "platform"), "PATH": "/usr/bin:/bin"},
-        stdout=subprocess.DEVNULL,
-    )
-    try:
+    with started("pretrain", *training, cwd=tmp_path) as trained:
         while not (run / "config.yaml").exists():
             assert trained.poll() is None
             time.sleep(0.01)
         begun = trained.poll() is None
         watch(config(run), CPU)
-    finally:
-        trained.wait(timeout=240)
-    assert begun and trained.returncode == 0
+        assert trained.wait(timeout=240) == 0
+    assert begun
     assert max(steps(run / "results")) == 40  # 10 epochs of 4 steps
