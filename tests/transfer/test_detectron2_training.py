@@ -20,7 +20,7 @@ from unlabeled.evaluation.benchmarks.detection import Detection
 from unlabeled.evaluation.subject import IMAGENET
 from unlabeled.models.backbones.resnet import ResNet
 from unlabeled.transfer.detection_data import detection_split
-from unlabeled.transfer.detectron2_names import shape_of
+from unlabeled.transfer.resnet_shape import shape_of
 
 pytestmark = [needs_detectron2, pytest.mark.slow]
 COUNT = 12
