@@ -41,6 +41,7 @@ REQUIRED = {
 OPTIONAL = {
     "timm": ("timm", "more backbones", "pip install timm"),
     "faiss": ("faiss-cpu", "neighbours and k-means at scale", "pip install faiss-cpu"),
+    "pycocotools": ("pycocotools", "detection on COCO", "pip install pycocotools"),
 }
 
 # module and file inside it: the photographs of the example that needs no download
