@@ -51,6 +51,7 @@ SINGLE_IMPORTERS = {
     "submitit": "launch/slurm.py",
     "detectron2": "transfer/detectron2*.py",
     "pycocotools": "transfer/coco_tools.py",
+    "transformers": "transfer/transformers_detr.py",
 }
 
 # import name: distribution, where the two differ
