@@ -15,8 +15,10 @@ from tests_support.detectron2_compiled import needs_detectron2
 from unlabeled.config.schema import Normalization
 from unlabeled.data.normalize import Normalize
 from unlabeled.errors import CheckpointError, ConfigError
+from unlabeled.models.backbone_files import load_into, read_weights
 from unlabeled.models.backbones.resnet import ResNet
 from unlabeled.models.backbones.resnext import ResNeXt
+from unlabeled.models.key_maps import find_backbone
 from unlabeled.transfer.detectron2_names import detectron2_name, load_backbone
 from unlabeled.transfer.resnet_shape import shape_of
 
@@ -129,6 +131,36 @@ def test_the_same_picture_has_the_same_c4_and_res5_maps() -> None:
         torch.testing.assert_close(theirs, expected, rtol=0, atol=1e-5 * scale)
     assert isinstance(norm, nn.BatchNorm2d) and norm.num_features == backbone.feature_dim
     torch.testing.assert_close(model.roi_heads.res5(c4), norm(res5(c4)))
+
+
+@needs_detectron2
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["faster_rcnn_c4", "mask_rcnn_fpn"])
+@pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
+@torch.no_grad()
+def test_a_trained_detector_gives_its_backbone_back(kind: str, norm: str, tmp_path: Path) -> None:
+    """From the file that Detectron2 writes; noise on every tensor stands for training."""
+    from detectron2.checkpoint import DetectionCheckpointer
+
+    backbone = resnet()
+    model = detector(backbone, detector=kind, norm=norm)
+    load_backbone(model, backbone.state_dict())
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.mul_(1 + 0.1 * torch.rand_like(tensor))
+    DetectionCheckpointer(model, str(tmp_path)).save("model_final", iteration=5)
+    file = tmp_path / "model_final.pth"
+    layout, state = find_backbone(read_weights(file), backbone, origin=str(file))
+    load_into(backbone, state, str(file))
+    images = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    ours = maps(backbone.eval(), images)["res5"]
+    x = model.preprocess_image([{"image": image} for image in images]).tensor
+    if kind == "mask_rcnn_fpn":
+        theirs = model.backbone.bottom_up(x)["res5"]
+    else:
+        theirs = model.roi_heads.res5[:3](model.backbone(x)["res4"])
+    assert layout == "detectron2"
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * float(theirs.abs().max()))
 
 
 @needs_detectron2
