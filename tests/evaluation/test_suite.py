@@ -202,7 +202,7 @@ def test_the_papers_suite_needs_only_the_places_of_the_data() -> None:
     given = ["suite=paper_transfer", "weights=random"]
     composed = compose_config("suite", given)
     parts = composed.data["suite"]["parts"]
-    assert len(parts) == 9
+    assert len(parts) == 10
     roots = [
         f"suite.parts.{name}.{'dataset' if 'dataset' in part else 'benchmark'}.root"
         for name, part in parts.items()
