@@ -13,9 +13,12 @@ import torch
 from tests_support.detection_sets import CLASSES, pictures, write_coco, write_voc
 from tests_support.detectors import fresh_resnet
 from tests_support.ranks import run_ranks
-from tests_support.small_detectors import detection_probe, rcnn_settings
+from tests_support.small_detectors import CPU, REGIONS, detection_probe, rcnn_settings
 from unlabeled.errors import ConfigError, DivergenceError
 from unlabeled.evaluation.subject import IMAGENET
+from unlabeled.transfer.detection_data import detection_split
+from unlabeled.transfer.detection_images import DetectionImages
+from unlabeled.transfer.detection_measuring import detections
 from unlabeled.transfer.torchvision_benchmark import parameter_groups, rate, train_and_measure
 from unlabeled.transfer.torchvision_detector import RCNN
 
@@ -104,18 +107,33 @@ def test_an_interrupted_training_ends_as_if_it_had_not_been(root: Path, tmp_path
     assert (tmp_path / "training.pt").stat().st_mtime_ns == written  # it was only measured
 
 
-def on_a_rank(root: str) -> tuple[Any, str]:
+def all_found(root: str) -> list[tuple[list[Any], list[float], Any]]:
+    """What an untrained detector takes for objects, which is a lot."""
+    options = REGIONS | {"box_score_thresh": 0.0}
+    settings = rcnn_settings(root, test_size=48, options=options)
+    torch.manual_seed(0)
+    backbone = fresh_resnet(0.125, 18)
+    detector = RCNN(backbone, settings, IMAGENET, num_classes=3, device_type="cpu")
+    images = DetectionImages([detection_split("coco", root, "val2017")])
+    found = detections(detector, images, device=CPU, workers=0)
+    return [(each.boxes.tolist(), each.scores.tolist(), each.masks) for each in found]
+
+
+def on_a_rank(root: str) -> tuple[Any, Any, str]:
     with pytest.raises(ConfigError) as fault:
         outcome(root, **SHORT | {"batch_size": 3})
-    return outcome(root, **SHORT | {"norm": "SyncBN", "iterations": 2}), str(fault.value)
+    trained = outcome(root, **SHORT | {"norm": "SyncBN", "iterations": 2})
+    return trained, all_found(root), str(fault.value)
 
 
 @pytest.mark.slow
-def test_two_ranks_train_together_and_measure_the_same(root: Path) -> None:
-    (first, said), (second, _) = run_ranks(on_a_rank, 2, str(root))
+def test_two_ranks_train_together_and_find_what_one_finds(root: Path) -> None:
+    (first, found, said), (second, other, _) = run_ranks(on_a_rank, 2, str(root))
     assert first.losses == second.losses and len(first.losses) == 2
     assert first.metrics == second.metrics
     assert "3 pictures do not divide among 2 processes" in said
+    assert found == other == all_found(str(root))
+    assert len(found) == COUNT and all(boxes for boxes, _, _ in found)
 
 
 def test_a_loss_that_is_not_finite_is_named(root: Path) -> None:

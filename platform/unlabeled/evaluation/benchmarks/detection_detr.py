@@ -28,7 +28,7 @@ class DetectionDETR(Benchmark):
     disagree, ConfigError for a backbone that does not fit, DivergenceError when the loss is not
     finite. Under DDP the ranks share batches and test images; batch_size counts over all of them.
     Reference: Carion et al., DETR, arXiv:2005.12872; Caron et al., SwAV, arXiv:2006.09882, section
-    4.2 and appendix A.
+    4.2, and its repository.
     """
 
     @dataclass(frozen=True, kw_only=True)
