@@ -88,12 +88,14 @@ def test_mask_rcnn_learns_the_pictures_by_the_measures_of_coco_and_of_voc(
     assert abs(metrics["AP50"] - after.metrics["AP50"]) < 10  # 11 points of recall, not 101
 
 
+@pytest.mark.slow
 def test_labels_of_the_test_split_are_never_learned(root: Path, tmp_path: Path) -> None:
     write_voc(tmp_path, "2007_trainval", pictures(COUNT, seed=0))
     write_voc(tmp_path, "2007_test", pictures(COUNT, seed=7))
     assert outcome(root, **SHORT).losses == outcome(tmp_path, **SHORT).losses
 
 
+@pytest.mark.slow
 def test_an_interrupted_training_ends_as_if_it_had_not_been(root: Path, tmp_path: Path) -> None:
     whole = outcome(root, **SHORT)
     assert len(whole.losses) == 4
@@ -165,6 +167,7 @@ def test_norms_are_not_decayed() -> None:
     assert not any("conv" in name.rsplit(".", 2)[-2] or "predictor" in name for name in names)
 
 
+@pytest.mark.slow
 def test_global_random_numbers_and_the_backbone_are_left_as_they_were(root: Path) -> None:
     settings = rcnn_settings(root, **{k: v for k, v in SHORT.items() if k != "depth"})
     backbone = fresh_resnet(0.125).eval()

@@ -85,6 +85,7 @@ def test_a_picture_without_objects_has_a_loss_too() -> None:
     assert loss.isfinite() and loss > 0
 
 
+@pytest.mark.slow
 def test_sizes_of_training_and_test_are_as_asked() -> None:
     model = detector(fresh_resnet(0.125), train_sizes=[64, 80], test_size=112)
     sides: list[int] = []

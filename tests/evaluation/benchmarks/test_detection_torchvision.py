@@ -85,6 +85,7 @@ def test_presets_have_the_constants_of_their_sources() -> None:
         ]
 
 
+@pytest.mark.slow
 def test_coco_needs_pycocotools_and_voc_nothing(voc: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_coco(voc, "train2017", pictures(2, seed=0))
     for name in [name for name in sys.modules if name.partition(".")[0] == "pycocotools"]:
@@ -98,6 +99,7 @@ def test_coco_needs_pycocotools_and_voc_nothing(voc: Path, monkeypatch: pytest.M
     evaluate(config(*TINY, *SMALL, f"benchmark.root={voc}", "benchmark.runs=1"), CPU)
 
 
+@pytest.mark.slow
 def test_what_cannot_be_measured_is_named(voc: Path, tmp_path: Path) -> None:
     vit = ["backbone=timm", "backbone.model=vit_tiny_patch16_224"]
     with pytest.raises(ConfigError, match=r"needs a ResNet or ResNeXt, got VisionTransformer"):
