@@ -205,7 +205,7 @@ def test_a_part_shows_the_metric_that_it_names(run: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    ("name", "count", "method"), [("paper_transfer", 9, "swav"), ("paper_dino", 5, "dino")]
+    ("name", "count", "method"), [("paper_transfer", 10, "swav"), ("paper_dino", 5, "dino")]
 )
 def test_the_papers_suite_needs_only_the_places_of_the_data(
     name: str, count: int, method: str

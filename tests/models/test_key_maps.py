@@ -116,6 +116,16 @@ def detectron2_fpn(state: State) -> Any:
     return {"model": body | head, "iteration": 5}
 
 
+def detectron2_c4(state: State) -> Any:
+    """The last stage belongs to the regions, and a norm that is not the backbone's follows it."""
+    body = {
+        f"{'roi_heads' if name.startswith('res5.') else 'backbone'}.{name}": tensor
+        for name, tensor in detectron2(state)["model"].items()
+    }
+    extra = {"roi_heads.res5.norm.weight": torch.rand(2048), "roi_heads.box.bias": torch.rand(3)}
+    return {"model": body | extra, "iteration": 5}
+
+
 def data_parallel(state: State) -> Any:
     return {"state_dict": prefixed("module.", state)}
 
@@ -133,6 +143,7 @@ OFFICIAL: list[tuple[str, Callable[[State], Any]]] = [
     ("vissl", vissl),
     ("detectron2", detectron2),
     ("detectron2", detectron2_fpn),
+    ("detectron2", detectron2_c4),
 ]
 
 

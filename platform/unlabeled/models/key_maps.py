@@ -36,12 +36,14 @@ class Layout:
     """How a project writes a backbone.
 
     nests and prefixes: the first ones are written; all are read, nests in this order and the
-    longest prefix first. others: what names of heads begin with, behind the prefix. beside: entries
-    of the file that its readers expect.
+    longest prefix first. further: prefixes of parts that lie elsewhere in the same file. others:
+    what names of heads begin with, behind the prefix. beside: entries of the file that its readers
+    expect.
     """
 
     nests: tuple[Nest, ...] = ((),)
     prefixes: tuple[str, ...] = ("",)
+    further: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     to_own: Rename = as_it_is
     from_own: Rename = as_it_is
@@ -56,16 +58,22 @@ class Layout:
         """The backbone's tensors by our names; empty if the content is not of this layout."""
         tensors = next(filter(None, (_inside(content, nest) for nest in self.nests)), {})
         for prefix in sorted(self.prefixes, key=len, reverse=True):
-            found = {}
-            for name, tensor in tensors.items():
-                short = name.removeprefix(prefix)
-                if name.startswith(prefix) and not short.startswith(self.others):
-                    own = self.to_own(short)
-                    if own is not None:
-                        found[own] = tensor
+            found = self._below(prefix, tensors)
             if found:
+                for other in self.further:
+                    found |= self._below(other, tensors)
                 return found
         return {}
+
+    def _below(self, prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found = {}
+        for name, tensor in tensors.items():
+            short = name.removeprefix(prefix)
+            if name.startswith(prefix) and not short.startswith(self.others):
+                own = self.to_own(short)
+                if own is not None:
+                    found[own] = tensor
+        return found
 
     def content(self, backbone: Mapping[str, Tensor]) -> dict[str, Any]:
         """What a file of this layout holds for a backbone with our names.
@@ -185,6 +193,7 @@ LAYOUTS: dict[str, Layout] = {
     "detectron2": Layout(
         nests=(("model",), ()),
         prefixes=("", "backbone.bottom_up.", "backbone."),
+        further=("roi_heads.",),  # where a trained C4 detector has its last stage
         to_own=_from_detectron2,
         from_own=_detectron2,
         beside={"__author__": "unlabeled", "matching_heuristics": True},
