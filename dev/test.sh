@@ -19,8 +19,8 @@ bash dev/install_detectron2.sh "$env" || echo "tests of detection will be skippe
 # The tensors of the tests are small, and several processes train at once: one thread each is fastest.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
-# Two at a time, a file in one of them: most tests wait for processes, or for SLURM.
-side_by_side=(-n 2 --dist loadfile --no-loadscope-reorder)
+# Three at a time, a file in one of them: two wait for jobs on SLURM while the third computes.
+side_by_side=(-n 3 --dist loadfile --no-loadscope-reorder)
 
 status=0
 check() {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -20,9 +21,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    """The processes of one session share a SLURM; the session itself outlives them."""
-    if not hasattr(session.config, "workerinput"):
+def pytest_configure() -> None:
+    """Give the session a name, which the processes that it starts inherit."""
+    os.environ.setdefault(slurm.SESSION, str(os.getpid()))
+
+
+def pytest_sessionfinish() -> None:
+    """What the processes of a session share is stopped by the one that began it."""
+    if os.environ[slurm.SESSION] == str(os.getpid()):
         slurm.stop()
 
 

@@ -129,11 +129,12 @@ def test_the_lines_around_a_job_are_shell(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_job_on_this_machine_is_started_again_at_the_end_of_its_time(tmp_path: Path) -> None:
     """submitit's local executor: two tasks, and a minute of which 35 seconds are grace."""
-    common = ["pretrain", *TINY, "epochs=100", "batch_size=12", "max_steps=80"]
+    common = ["pretrain", *TINY, "epochs=100", "batch_size=12", "max_steps=40"]
     alone = unlabeled(*common, f"run.dir={tmp_path}/alone", "launch.processes=2", cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
     job = ["launch=slurm", "launch.cluster=local", "launch.tasks_per_node=2", "launch.minutes=1"]
-    slow = ["plugins=[tests_support.slow_hook]", "+hooks.slow={name: slow_steps, seconds: 0.3}"]
+    half_a_minute = "name: slow_steps, steps: 25, seconds: 1.2"
+    slow = ["plugins=[tests_support.slow_hook]", f"+hooks.slow={{{half_a_minute}}}"]
     run = tmp_path / "run"
     grace = "launch.signal_seconds=35"
     submitted = unlabeled(*common, *job, *slow, grace, f"run.dir={run}", cwd=tmp_path)
@@ -147,4 +148,4 @@ def test_a_job_on_this_machine_is_started_again_at_the_end_of_its_time(tmp_path:
         assert time.monotonic() < deadline, output
         time.sleep(0.5)
     assert "continuing from step" in (run / "log.txt").read_text()
-    assert_same_run(run, tmp_path / "alone", 80)
+    assert_same_run(run, tmp_path / "alone", 40)

@@ -1,4 +1,4 @@
-"""A plugin: a hook that makes every step take longer."""
+"""A plugin: a hook that makes the first steps take longer."""
 
 from __future__ import annotations
 
@@ -12,14 +12,16 @@ from unlabeled.registry import register
 
 @register("hook", "slow_steps")
 class SlowSteps(Hook):
-    """Sleep after every step."""
+    """Sleep after each of the first `steps` steps of a training."""
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
-        """How long."""
+        """How often, and how long."""
 
+        steps: int
         seconds: float
 
     def after_step(self, trainer: Any, record: dict[str, Any]) -> None:
-        """Sleep."""
-        time.sleep(self.config.seconds)
+        """Sleep, or not."""
+        if trainer.step <= self.config.steps:
+            time.sleep(self.config.seconds)

@@ -30,8 +30,8 @@ SMALL = [
 """Real photographs and a small network: a step takes some ten milliseconds, a start ten seconds."""
 STEPS = 200
 TWO = ("launch.nodes=2", f"max_steps={STEPS}")
-STARTED = Path(tempfile.gettempdir(), "unlabeled-slurm-of-the-tests")
-"""There while a cluster runs that the tests started, and locked while it starts."""
+SESSION = "UNLABELED_TESTS_SESSION"
+"""In the environment: the process that began the session of tests, and started its workers."""
 
 
 def script(action: str) -> subprocess.CompletedProcess[str]:
@@ -42,26 +42,33 @@ def script(action: str) -> subprocess.CompletedProcess[str]:
 
 
 def start() -> str | None:
-    """Have a cluster that is up, whichever process of the tests asks first; or why there is none.
+    """Have a cluster that is up, whichever process of the session asks first; or why there is none.
 
     One that was up already is used, and left alone by `stop`.
     """
-    with STARTED.with_suffix(".lock").open("w") as lock:
+    with _started_here().with_suffix(".lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if script("status").returncode == 0:
             return None
         started = script("up")
         if started.returncode != 0:
             return started.stderr.strip().splitlines()[-1]
-        STARTED.touch()
+        _started_here().touch()
         return None
 
 
 def stop() -> None:
-    """Stop the cluster if the tests started it."""
-    if STARTED.exists():
+    """Stop the cluster if this session started it, which is over."""
+    here = _started_here()
+    if here.exists():
         assert script("down").returncode == 0
-        STARTED.unlink()
+        here.unlink()
+    here.with_suffix(".lock").unlink(missing_ok=True)
+
+
+def _started_here() -> Path:
+    """A file that is there while a cluster runs that this session started."""
+    return Path(tempfile.gettempdir(), f"unlabeled-slurm-of-tests-{os.environ[SESSION]}")
 
 
 def configuration() -> str:
