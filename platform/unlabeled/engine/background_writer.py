@@ -22,7 +22,7 @@ import torch
 
 from unlabeled.distributed import comm
 from unlabeled.engine.checkpoint import complete
-from unlabeled.engine.checkpoint_files import rank_file
+from unlabeled.engine.checkpoint_files import rank_file, shard_file
 from unlabeled.engine.run_directory import write_atomically
 from unlabeled.engine.snapshot import Place, Snapshot
 from unlabeled.errors import EnvironmentProblem
@@ -74,7 +74,7 @@ class BackgroundWriter:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._stop = Event()
         self._write: _Write | None = None
-        self._awaited = {"shared.pt", *(rank_file(rank) for rank in range(comm.world_size()))}
+        self._awaited: set[str] = set()
         if comm.rank() == 0:
             for torn in folder.glob(INCOMPLETE.format("*")):
                 shutil.rmtree(torn, ignore_errors=True)
@@ -89,6 +89,9 @@ class BackgroundWriter:
         self.wait()
         final = self.folder / f"{step:08d}"
         beside = self.folder / INCOMPLETE.format(final.name)
+        every_rank = [rank_file, shard_file] if shard_file(comm.rank()) in files else [rank_file]
+        ranks = range(comm.world_size())
+        self._awaited = {"shared.pt", *(name(rank) for name in every_rank for rank in ranks)}
         copy = self._snapshot.take(dict(files))
         copied = self._thread.submit(self._snapshot.finish)
         own = self._thread.submit(self._put, beside, copy)
@@ -183,12 +186,18 @@ class BackgroundWriter:
 
 
 def write_file(path: Path, content: Mapping[str, Any]) -> str | None:
-    """Write beside, flush to the disk and rename; what went wrong, or None."""
+    """Write beside, flush to the disk and rename; what went wrong, or None.
+
+    Shards are written as safetensors, everything else by torch.save.
+    """
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:
             stream = _Stream(file)
-            torch.save(dict(content), cast(BinaryIO, stream))
+            if path.suffix == ".safetensors":
+                _save_shards(content, stream)
+            else:
+                torch.save(dict(content), cast(BinaryIO, stream))
             if stream.error is not None:
                 raise stream.error
             file.flush()
@@ -198,6 +207,12 @@ def write_file(path: Path, content: Mapping[str, Any]) -> str | None:
         part.unlink(missing_ok=True)
         return f"{path.name}: {error.strerror}"
     return None
+
+
+def _save_shards(content: Mapping[str, Any], stream: _Stream) -> None:
+    from unlabeled.distributed.shard_files import write_shards
+
+    write_shards(stream.write, content["tensors"], content["first_row"])
 
 
 class _Stream:
@@ -210,7 +225,7 @@ class _Stream:
         self._file = file
         self.error: OSError | None = None
 
-    def write(self, data: memoryview) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Pass on, unless an earlier write failed."""
         if self.error is None:
             try:

@@ -201,9 +201,9 @@ def backbone_state(path: Path, backbone: nn.Module) -> dict[str, Tensor]:
     folder = path if (path / "shared.pt").is_file() else checkpoint.newest(path / "checkpoints")
     if folder is None:
         raise CheckpointError(f"weights: {path} holds neither exported weights nor a checkpoint")
-    state: dict[str, Tensor] = checkpoint.load(folder).shared["method"]
     prefix = "backbone."
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    state = checkpoint.method_state(checkpoint.load(folder), prefix)
+    return {k.removeprefix(prefix): v for k, v in state.items()}
 
 
 class _TorchvisionBackbone(nn.Module):

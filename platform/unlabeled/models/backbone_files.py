@@ -7,9 +7,10 @@ import json
 import os
 import pickle
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
@@ -18,6 +19,8 @@ from torch import Tensor, nn
 
 import unlabeled
 from unlabeled.config.check import to_data
+from unlabeled.distributed import comm
+from unlabeled.distributed.tensor_stream import write_tensors
 from unlabeled.errors import CheckpointError, EnvironmentProblem
 from unlabeled.registry import Component
 
@@ -46,12 +49,9 @@ def export_backbone(
     image_size is the side of the largest training crop in pixels.
     Each file is written beside and renamed, so a reader meets the old file or the new one and
     never a part. A disk that is full or read-only raises EnvironmentProblem.
-    DDP: call it on one rank, with the bare backbone.
+    DDP: all ranks call it with the bare backbone, and rank 0 writes; of a sharded backbone one
+    tensor at a time is gathered.
     """
-    state = {
-        name: tensor.detach().to("cpu", copy=True).contiguous()
-        for name, tensor in backbone.state_dict().items()
-    }
     card = {
         "architecture": to_data(component),
         "feature_dim": backbone.feature_dim,
@@ -61,8 +61,21 @@ def export_backbone(
         "how_to_load": _how_to_load(backbone),
     }
     text = json.dumps(card, indent=2) + "\n"
-    _write(folder / WEIGHTS_NAME, lambda path: safetensors.torch.save_file(state, path))
-    _write(folder / CARD_NAME, lambda path: path.write_text(text, encoding="utf-8"))
+    state = backbone.state_dict()
+    problem: str | None = None
+    if comm.rank() == 0:
+        weights, page = _Beside(folder / WEIGHTS_NAME), _Beside(folder / CARD_NAME)
+        write_tensors(weights.write, state)
+        problem = weights.finish()
+        if problem is None:
+            page.write(text.encode())
+            problem = page.finish()
+    else:
+        write_tensors(len, state)
+    # Told to all: a rank that ended alone would leave the others waiting for it.
+    for said in comm.all_gather_objects(problem):
+        if said:
+            raise EnvironmentProblem(said)
     return folder / WEIGHTS_NAME
 
 
@@ -138,21 +151,45 @@ def _how_to_load(backbone: nn.Module) -> list[str]:
     ]
 
 
-def _write(path: Path, writer: Callable[[Path], Any]) -> None:
-    """Write beside, flush to the disk, then rename over `path`."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        writer(beside)
-        with beside.open("rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(beside, path)
-    except (OSError, SafetensorError) as error:
-        raise EnvironmentProblem(
-            f"cannot write {path}: {error}; free some space or choose another run.dir"
-        ) from error
-    finally:
-        beside.unlink(missing_ok=True)
+class _Beside:
+    """A file that gets its name when it is whole; what goes wrong waits for the end.
+
+    For other ranks take part in what is written, and would wait for one that stopped.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._part = path.with_name(f".{path.name}.{os.getpid()}")
+        self._file: BinaryIO | None = None
+        self._error: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write, unless an earlier write failed."""
+        if self._error is not None:
+            return
+        try:
+            if self._file is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._part.open("wb")
+            self._file.write(data)
+        except OSError as error:
+            self._error = error
+
+    def finish(self) -> str | None:
+        """Flush to the disk and rename over the last file; what went wrong, or None."""
+        try:
+            if self._file is not None:
+                with self._file:
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+            if self._error is not None:
+                raise self._error
+            os.replace(self._part, self._path)
+        except OSError as error:
+            with suppress(OSError):
+                self._part.unlink()
+            return f"cannot write {self._path}: {error}; free some space or choose another run.dir"
+        return None
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
