@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
 
-from tests_support.in_process import METHODS, tiny_trainer
+from tests_support.in_process import METHODS, tiny_config, tiny_trainer
 from tests_support.ranks import run_ranks
+from unlabeled.config.derived import derive_lengths
 from unlabeled.distributed import comm
 from unlabeled.distributed.shards import is_sharded, local
+from unlabeled.engine import checkpoint
+from unlabeled.engine.build import build_method
+from unlabeled.engine.pretrain import pretrain
 from unlabeled.engine.run_directory import RunDirectory
+from unlabeled.engine.sharding import build_parallel
 from unlabeled.engine.trainer import Trainer
+from unlabeled.errors import ConfigError
+from unlabeled.evaluation.subject import backbone_state
+from unlabeled.methods.base import Method
+from unlabeled.models.backbone_files import load_backbone_state
 from unlabeled.registry import names
 
 SAME = 1e-5
@@ -93,3 +102,172 @@ def test_every_method_trains_in_shards(tmp_path: Path) -> None:
     assert set(METHODS) == set(names("method"))
     for data_parallel, sharded in zip(results[::2], results[1::2], strict=True):
         assert_same(data_parallel, sharded, 5)
+
+
+# Sizes at which oneDNN's bfloat16 is right, see test_precision.py.
+HALF = (
+    *(
+        "precision=bf16",
+        "dataset.image_size=32",
+        "max_steps=3",
+        "optimizer=sgd",
+        "scheduler.lr=0.01",
+    ),
+    "transform.crops=[{count: 2, size: 32, scale: [0.3, 1.0], role: global, operations: null}, "
+    "{count: 1, size: 20, scale: [0.1, 0.3], role: local, operations: null}]",
+)
+TOGETHER = (
+    *(*LARC, "max_steps=6", "accumulate_steps=2", "clip_grad_norm=0.3"),
+    *("activation_checkpointing=stage", "method.codes_over=accumulated_batch"),
+    *("method.queue_samples=24", "method.queue_start_epoch=0"),
+)
+
+
+@pytest.mark.slow
+def test_half_precision_clipping_accumulation_and_queues_are_as_with_whole_parameters(
+    tmp_path: Path,
+) -> None:
+    one, other = both(tmp_path / "half", *HALF)
+    # Weights are gathered in bfloat16, in which autocast would have used them.
+    assert_same(one, other, 3)
+    one, other = both(tmp_path / "together", *TOGETHER)
+    assert_same(one, other, 6)
+
+
+@pytest.mark.slow
+def test_ranks_that_do_not_divide_the_rows_train_the_same(tmp_path: Path) -> None:
+    one, other = both(tmp_path, *LARC, "max_steps=3", ranks=3)
+    assert_same(one, other, 3)
+
+
+def _built_otherwise(folder: str) -> bool:
+    """Whether a model that cannot be built in pieces is the same in shards."""
+    config = tiny_config(Path(folder), f"launch.processes={comm.world_size()}", FSDP)
+
+    def build() -> Method:
+        source, pipeline = config.dataset.build(split="train"), config.transform.build()
+        method = build_method(config, source, pipeline, derive_lengths(config, len(source)))
+        torch.nn.init.orthogonal_(method.backbone.get_parameter("conv1.weight"))
+        return method
+
+    method, _ = build_parallel(config, build, torch.device("cpu"))
+    state = {n: t.full_tensor() if is_sharded(t) else t for n, t in method.state_dict().items()}
+    return equal(state, build().state_dict()) and any(map(is_sharded, method.parameters()))
+
+
+@pytest.mark.slow
+def test_a_model_that_cannot_be_built_in_pieces_is_divided_when_it_is_whole(tmp_path: Path) -> None:
+    assert run_ranks(_built_otherwise, 2, str(tmp_path)) == [True, True]
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_stops_every_rank(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="DivergenceError"):
+        run_ranks(_trains, 2, str(tmp_path), [("optimizer=sgd", "scheduler.lr=1e30", FSDP)])
+
+
+def test_what_does_not_go_together_is_said_at_load(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="compile: not together with sharding=fsdp"):
+        tiny_config(tmp_path, FSDP, "compile=true")
+
+
+def test_one_process_has_nothing_to_divide(tmp_path: Path) -> None:
+    trainer = tiny_trainer(tmp_path, FSDP)
+    assert not any(map(is_sharded, trainer.method.parameters()))
+
+
+def _state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Whole tensors of the method and of the optimizer."""
+    slots = trainer.optimizer.state_dict()["state"]
+    found = {
+        f"{n}/{key}": torch.as_tensor(t) for n, slot in slots.items() for key, t in slot.items()
+    }
+    gathered = {n: (t.full_tensor() if is_sharded(t) else t).clone() for n, t in found.items()}  # type: ignore[operator]
+    return whole(trainer), gathered
+
+
+def _leaves(run: str, until: int, overrides: tuple[str, ...]) -> tuple[list[float], Any]:
+    """Train to a step, from whatever checkpoint is there, and say how it ended."""
+    ranks = f"launch.processes={comm.world_size()}"
+    choices = (ranks, "hooks.knn_probe=null", f"max_steps={until}", *overrides)
+    pretrain(tiny_config(Path(run), *choices), torch.device("cpu"))
+    return losses(Path(run)), None
+
+
+def _restored(path: str, folder: str, overrides: tuple[str, ...]) -> Any:
+    trainer = tiny_trainer(Path(folder), f"launch.processes={comm.world_size()}", *overrides)
+    step = checkpoint.restore(
+        checkpoint.load(Path(path)),
+        method=trainer.method,
+        optimizer=trainer.optimizer,
+        scaler=trainer.precision.scaler,
+    )
+    assert step == 7
+    return _state(trainer)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Seven steps of two ranks in shards; of an epoch of four."""
+    path = tmp_path_factory.mktemp("sharded") / "run"
+    run_ranks(_leaves, 2, str(path), 7, (*LARC, FSDP))
+    return path
+
+
+def newest(run: Path) -> Path:
+    found = checkpoint.newest(run / "checkpoints")
+    assert found is not None
+    return found
+
+
+def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in theirs)
+
+
+@pytest.mark.slow
+def test_a_resumed_run_is_the_run_that_never_stopped(run: Path, tmp_path: Path) -> None:
+    alone, resumed = tmp_path / "alone", tmp_path / "resumed"
+    run_ranks(_leaves, 2, str(alone), 9, (*LARC, FSDP))
+    for until in (5, 9):
+        run_ranks(_leaves, 2, str(resumed), until, (*LARC, FSDP))
+    assert losses(resumed) == losses(alone)
+    assert len(losses(alone)) == 9
+    for file in newest(alone).iterdir():
+        other = newest(resumed) / file.name
+        if file.suffix == ".safetensors":
+            assert file.read_bytes() == other.read_bytes(), file.name
+    ends = [checkpoint.method_state(checkpoint.load(newest(end))) for end in (alone, resumed)]
+    assert equal(*ends)
+
+
+@pytest.mark.slow
+def test_any_number_of_ranks_sharded_or_not_goes_on(run: Path, tmp_path: Path) -> None:
+    path, choices = str(newest(run)), (*LARC, FSDP)
+    written, slots = run_ranks(_restored, 2, path, str(tmp_path), choices)[0]
+    assert any(len(t) for t in slots.values())
+    stored = checkpoint.method_state(checkpoint.load(newest(run)))
+    assert equal({n: written[n] for n in stored}, stored)
+    for ranks, overrides in ((1, choices), (3, choices), (2, LARC)):
+        for state, momenta in run_ranks(_restored, ranks, path, str(tmp_path), overrides):
+            assert equal(state, written)
+            assert equal(momenta, slots)
+
+
+@pytest.mark.slow
+def test_a_run_of_one_process_goes_on_in_shards(tmp_path: Path) -> None:
+    run_ranks(_leaves, 1, str(tmp_path / "run"), 7, LARC)
+    path = str(newest(tmp_path / "run"))
+    [(written, slots)] = run_ranks(_restored, 1, path, str(tmp_path), LARC)
+    for state, momenta in run_ranks(_restored, 2, path, str(tmp_path), (*LARC, FSDP)):
+        assert equal(state, written)
+        assert equal(momenta, slots)
+
+
+@pytest.mark.slow
+def test_the_export_and_the_checkpoint_hold_the_whole_backbone(run: Path) -> None:
+    trainer = tiny_trainer(run.parent / "other")
+    exported = load_backbone_state(run / "weights" / "backbone.safetensors")
+    assert equal(exported, backbone_state(newest(run), trainer.method.backbone))
+    assert {n: t.shape for n, t in exported.items()} == {
+        n: t.shape for n, t in trainer.method.backbone.state_dict().items()
+    }

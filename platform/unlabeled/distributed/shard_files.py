@@ -7,6 +7,7 @@ what it needs, and one process whole tensors. Nothing in them can run code.
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,9 +56,11 @@ def load_shards(folder: Path, into: Mapping[str, Tensor], *, together: bool) -> 
     """
     if not into:
         return
-    with _readable(folder):
+    alone = not together or comm.world_size() == 1
+    with _readable(folder), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "torch.distributed is disabled", UserWarning)
         reader = HuggingFaceStorageReader(path=str(folder))
-        load(dict(into), storage_reader=reader, no_dist=not together or comm.world_size() == 1)
+        load(dict(into), storage_reader=reader, no_dist=alone)
 
 
 @contextmanager

@@ -23,6 +23,7 @@ import torch
 from unlabeled.distributed import comm
 from unlabeled.engine.checkpoint import complete
 from unlabeled.engine.checkpoint_files import rank_file, shard_file
+from unlabeled.engine.checkpoint_shards import write_content
 from unlabeled.engine.run_directory import write_atomically
 from unlabeled.engine.snapshot import Place, Snapshot
 from unlabeled.errors import EnvironmentProblem
@@ -195,7 +196,7 @@ def write_file(path: Path, content: Mapping[str, Any]) -> str | None:
         with part.open("wb") as file:
             stream = _Stream(file)
             if path.suffix == ".safetensors":
-                _save_shards(content, stream)
+                write_content(stream.write, content)
             else:
                 torch.save(dict(content), cast(BinaryIO, stream))
             if stream.error is not None:
@@ -207,12 +208,6 @@ def write_file(path: Path, content: Mapping[str, Any]) -> str | None:
         part.unlink(missing_ok=True)
         return f"{path.name}: {error.strerror}"
     return None
-
-
-def _save_shards(content: Mapping[str, Any], stream: _Stream) -> None:
-    from unlabeled.distributed.shard_files import write_shards
-
-    write_shards(stream.write, content["tensors"], content["first_row"])
 
 
 class _Stream:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from unlabeled.data.randomness import mix
 from unlabeled.distributed import comm
+from unlabeled.distributed.shards import is_sharded
 from unlabeled.engine.checkpoint_files import (
     rank_file,
     read,
@@ -31,7 +32,6 @@ from unlabeled.engine.checkpoint_files import (
     shard_file,
 )
 from unlabeled.engine.checkpoint_shards import (
-    METHOD,
     load_method,
     load_optimizer,
     shard_content,
@@ -70,12 +70,12 @@ def contents(
     state, optimizer_state = dict(method.state_dict()), optimizer.state_dict()
     mine = {name: state.pop(name) for name in method.rank_buffers}
     slots = {number: dict(slot) for number, slot in optimizer_state["state"].items()}
-    shards = take_shards(state, slots)
+    of_method, of_slots = take_shards(state, slots)
     files: dict[str, dict[str, Any]] = {
         rank_file(comm.rank()): {"buffers": mine, "random": random_state()}
     }
-    if shards:
-        files[shard_file(comm.rank())] = shard_content(shards)
+    if of_method:
+        files[shard_file(comm.rank())] = shard_content(of_method, of_slots)
     if comm.rank() == 0:
         files["shared.pt"] = {
             "format": FORMAT,
@@ -94,14 +94,14 @@ def changed_by_step(method: Method) -> frozenset[Place]:
 
     The optimizer's slots (momentum), and the parameters of the backbone.
     """
-    names = [f"backbone.{name}" for name, _ in method.backbone.named_parameters()]
-    return frozenset(
-        [
-            ("shared.pt", "optimizer", "state"),
-            *(("shared.pt", "method", name) for name in names),
-            *((shard_file(comm.rank()), "tensors", f"{METHOD}{name}") for name in names),
-        ]
-    )
+    shards = shard_file(comm.rank())
+    places: set[Place] = {("shared.pt", "optimizer", "state")}
+    for name, parameter in method.backbone.named_parameters():
+        file = shards if is_sharded(parameter) else "shared.pt"
+        places.add((file, "method", f"backbone.{name}"))
+    if any(is_sharded(parameter) for parameter in method.parameters()):
+        places.add((shards, "optimizer", "state"))
+    return frozenset(places)
 
 
 def complete(folder: Path) -> list[Path]:

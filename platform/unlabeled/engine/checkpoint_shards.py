@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +16,40 @@ from unlabeled.errors import CheckpointError
 METHOD, SLOTS = "method/", "optimizer/"
 
 
-def take_shards(method: dict[str, Any], slots: dict[int, dict[str, Any]]) -> dict[str, Tensor]:
+def take_shards(
+    method: dict[str, Any], slots: dict[int, dict[str, Any]]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """Take the sharded tensors out of the method's state and of the optimizer's, by their names."""
-    found = {
-        f"{METHOD}{name}": method.pop(name) for name in list(method) if is_sharded(method[name])
+    of_method = {name: method.pop(name) for name in list(method) if is_sharded(method[name])}
+    of_slots = {
+        f"{number}/{key}": slot.pop(key)
+        for number, slot in slots.items()
+        for key in list(slot)
+        if isinstance(slot[key], Tensor) and is_sharded(slot[key])
     }
-    for number, slot in slots.items():
-        for key in [key for key, value in slot.items() if isinstance(value, Tensor)]:
-            if is_sharded(slot[key]):
-                found[f"{SLOTS}{number}/{key}"] = slot.pop(key)
-    return found
+    return of_method, of_slots
 
 
-def shard_content(shards: Mapping[str, Tensor]) -> dict[str, Any]:
+def shard_content(method: Mapping[str, Tensor], slots: Mapping[str, Tensor]) -> dict[str, Any]:
     """What this rank writes of them: its rows, which are the living ones, and where they begin."""
+    starts = {f"{METHOD}{name}": own_rows(len(tensor)).start for name, tensor in method.items()}
+    starts |= {f"{SLOTS}{name}": own_rows(len(tensor)).start for name, tensor in slots.items()}
     return {
-        "tensors": {name: local(tensor) for name, tensor in shards.items()},
-        "first_row": {name: own_rows(len(tensor)).start for name, tensor in shards.items()},
+        "method": {name: local(tensor) for name, tensor in method.items()},
+        "optimizer": {"state": {name: local(tensor) for name, tensor in slots.items()}},
+        "first_row": starts,
     }
+
+
+def write_content(
+    write: Callable[[bytes | memoryview], object], content: Mapping[str, Any]
+) -> None:
+    """Give `write` the file of a `shard_content`."""
+    from unlabeled.distributed.shard_files import write_shards
+
+    rows = {f"{METHOD}{name}": tensor for name, tensor in content["method"].items()}
+    rows |= {f"{SLOTS}{name}": tensor for name, tensor in content["optimizer"]["state"].items()}
+    write_shards(write, rows, content["first_row"])
 
 
 def has_shards(folder: Path) -> bool:
