@@ -1,12 +1,13 @@
 """Memory of each of two processes when they divide the model among them, and when each holds it.
 
     python dev/bench_sharding.py             # the table, printed
-    python dev/bench_sharding.py --backbone resnet50 --steps 5
+    python dev/bench_sharding.py --steps 5 backbone=resnet50 batch_size=16
 
 The runs are those of `unlabeled pretrain` on photo_patches with LARC, with the same seed, in two
 processes on the CPU. Memory is what the process occupies above what it did with everything
 imported and nothing built: its peak while the model is built, and its peak in training. The table
-also says by how much the losses of a run differ from those of the first one, of a loss.
+also says by how much the losses of a run differ from those of the first one, of a loss. Other
+settings of the run are given as to `unlabeled pretrain`.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import json
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,9 +46,11 @@ WAYS: dict[str, tuple[str, ...]] = {
     "DDP, activations of a stage again": ("activation_checkpointing=stage",),
     "FSDP, activations of a stage again": ("sharding=fsdp", "activation_checkpointing=stage"),
 }
+DEFAULTS = ["backbone=resnet18", "batch_size=16"]
 SETTINGS = [
     *("launch.processes=2", "device=cpu", "threads=1", "loader.workers=0", "epochs=100"),
     *("optimizer=larc", "scheduler.lr=0.1", "hooks.knn_probe=null", "hooks.comparison_table=null"),
+    *DEFAULTS,
 ]
 HEADER = """\
 | parameters | building, MB | training, MB | largest difference of a loss |
@@ -89,11 +93,10 @@ def measure(config: PretrainConfig, device: torch.device) -> None:
         Path(config.run.dir, "result.json").write_text(json.dumps([result, watch.found]))
 
 
-def launched(backbone: str, batch_size: int, steps: int, way: tuple[str, ...]) -> Any:
+def launched(steps: int, settings: Sequence[str]) -> Any:
     """The larger peaks of the two ranks, and the losses."""
-    choices = [*SETTINGS, f"backbone={backbone}", f"batch_size={batch_size}", *way]
     with tempfile.TemporaryDirectory() as folder:
-        choices += [f"max_steps={steps}", f"run.dir={folder}"]
+        choices = [*SETTINGS, *settings, f"max_steps={steps}", f"run.dir={folder}"]
         composed = compose_config("pretrain", choices)
         config = build_config(PretrainConfig, composed.data, composed.problems)
         config.launch.build().run(measure, config)
@@ -103,22 +106,19 @@ def launched(backbone: str, batch_size: int, steps: int, way: tuple[str, ...]) -
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--backbone", default="resnet18_small")
-    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--steps", type=int, default=20)
+    parser.add_argument("settings", nargs="*", help="key=value, as to `unlabeled pretrain`")
     arguments = parser.parse_args()
     print(HEADER)
     first: list[float] = []
     for name, way in WAYS.items():
-        (building, training), losses = launched(
-            arguments.backbone, arguments.batch_size, arguments.steps, way
-        )
+        (building, training), losses = launched(arguments.steps, [*arguments.settings, *way])
         first = first or losses
         apart = max(abs(a - b) / abs(a) for a, b in zip(first, losses, strict=True))
         print(f"| {name} | {building:.0f} | {training:.0f} | {apart:.1e} |", flush=True)
     print(
-        f"\n{arguments.backbone}, SwAV with LARC on photo_patches, {arguments.steps} steps of "
-        f"{arguments.batch_size} images in 2 processes, torch {torch.__version__}."
+        f"\nSwAV with LARC on photo_patches ({' '.join([*DEFAULTS, *arguments.settings])}), "
+        f"{arguments.steps} steps in 2 processes, torch {torch.__version__}."
     )
 
 

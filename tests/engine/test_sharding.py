@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,11 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests_support.command import TINY
 from tests_support.in_process import METHODS, tiny_config, tiny_trainer
 from tests_support.ranks import run_ranks
+from unlabeled.config.check import build_config
+from unlabeled.config.compose import compose_config
 from unlabeled.config.derived import derive_lengths
+from unlabeled.config.schema import PretrainConfig
 from unlabeled.distributed import comm
 from unlabeled.distributed.shards import is_sharded, local
+from unlabeled.distributed.shards import whole as all_rows
 from unlabeled.engine import checkpoint
 from unlabeled.engine.build import build_method
 from unlabeled.engine.pretrain import pretrain
@@ -44,10 +50,7 @@ class Trained(NamedTuple):
 
 def whole(trainer: Trainer) -> dict[str, Tensor]:
     state = trainer.method.state_dict()
-    return {
-        n: (t.full_tensor() if is_sharded(t) else t).detach().clone()  # type: ignore[operator]
-        for n, t in state.items()
-    }
+    return {n: all_rows(t).detach().clone() for n, t in state.items()}
 
 
 def _trains(folder: str, cases: list[tuple[str, ...]]) -> list[Trained]:
@@ -130,6 +133,8 @@ def test_half_precision_clipping_accumulation_and_queues_are_as_with_whole_param
     one, other = both(tmp_path / "half", *HALF)
     # Weights are gathered in bfloat16, in which autocast would have used them.
     assert_same(one, other, 3)
+    one, other = both(tmp_path / "scaled", *HALF, "precision=fp16")
+    assert_same(one, other, 3)
     one, other = both(tmp_path / "together", *TOGETHER)
     assert_same(one, other, 6)
 
@@ -151,13 +156,45 @@ def _built_otherwise(folder: str) -> bool:
         return method
 
     method, _ = build_parallel(config, build, torch.device("cpu"))
-    state = {n: t.full_tensor() if is_sharded(t) else t for n, t in method.state_dict().items()}
+    state = {n: all_rows(t) for n, t in method.state_dict().items()}
     return equal(state, build().state_dict()) and any(map(is_sharded, method.parameters()))
 
 
 @pytest.mark.slow
 def test_a_model_that_cannot_be_built_in_pieces_is_divided_when_it_is_whole(tmp_path: Path) -> None:
     assert run_ranks(_built_otherwise, 2, str(tmp_path)) == [True, True]
+
+
+def _measured(folder: str, overrides: tuple[str, ...]) -> list[dict[str, Any]]:
+    """What the probes say of a run whose ranks have unequal shares of its 13 test images."""
+    composed = compose_config(
+        "pretrain",
+        [
+            *(key for key in TINY if not key.startswith("hooks.")),
+            *(*LARC, "max_steps=4", "dataset.num_test_samples=13", "launch.processes=2"),
+            *(
+                "hooks.knn_probe.k=3",
+                "~hooks.comparison_table.benchmarks.linear",
+                *overrides,
+            ),
+        ],
+    )
+    config = build_config(
+        PretrainConfig, composed.data | {"run": {"dir": folder}}, composed.problems
+    )
+    pretrain(config, torch.device("cpu"))
+    results = [json.loads(p.read_text()) for p in sorted(Path(folder, "results").glob("*.json"))]
+    probes = [r for r in RunDirectory(folder).metrics() if r["phase"] == "epoch"]
+    return [*(r["metrics"] for r in results), *({"knn": r["knn_top1"]} for r in probes)]
+
+
+@pytest.mark.slow
+def test_probes_measure_a_sharded_backbone(tmp_path: Path) -> None:
+    found = [
+        run_ranks(_measured, 2, str(tmp_path / str(len(more))), more)[0] for more in ((), (FSDP,))
+    ]
+    assert len(found[0]) > 1
+    assert found[0] == found[1]
 
 
 @pytest.mark.slow
@@ -182,7 +219,7 @@ def _state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     found = {
         f"{n}/{key}": torch.as_tensor(t) for n, slot in slots.items() for key, t in slot.items()
     }
-    gathered = {n: (t.full_tensor() if is_sharded(t) else t).clone() for n, t in found.items()}  # type: ignore[operator]
+    gathered = {n: all_rows(t).clone() for n, t in found.items()}
     return whole(trainer), gathered
 
 

@@ -18,7 +18,6 @@ from unlabeled.distributed.parallel import Parallel
 from unlabeled.distributed.shards import (
     ShardedGradScaler,
     clip_grad_norm,
-    is_sharded,
     own_rows,
 )
 
@@ -128,12 +127,3 @@ def gathered(rows: Tensor, shape: torch.Size) -> Tensor:
     full = torch.zeros(shape, dtype=rows.dtype, device=rows.device)
     full[own_rows(shape[0])] = rows
     return comm.all_reduce_sum(full)
-
-
-def full_tensor(tensor: Tensor) -> Tensor:
-    """All rows on every rank; all ranks must call this together."""
-    if not is_sharded(tensor):
-        return tensor
-    assert isinstance(tensor, DTensor)
-    full: Tensor = tensor.full_tensor()
-    return full

@@ -28,6 +28,14 @@ def local(tensor: Tensor) -> Tensor:
     return rows
 
 
+def whole(tensor: Tensor) -> Tensor:
+    """All rows of a tensor; of a sharded one they are gathered, and all ranks must call this."""
+    if not is_sharded(tensor):
+        return tensor
+    gathered: Tensor = cast(Any, tensor).full_tensor()
+    return gathered
+
+
 def own_rows(count: int) -> slice:
     """Which of `count` rows this rank holds: equal shares, the last ranks with fewer or none."""
     share = -(-count // comm.world_size())

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor
 
-from unlabeled.distributed.shards import is_sharded
+from unlabeled.distributed.shards import whole
 
 TYPES = {
     torch.float64: "F64",
@@ -43,9 +43,9 @@ def write_tensors(
     order = sorted(tensors, key=lambda name: (-tensors[name].element_size(), name))
     write(_header({name: tensors[name] for name in order}, facts))
     for name in order:
-        whole = _whole(tensors[name])
-        if whole.numel():
-            bytes_of = whole.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
+        tensor = whole(tensors[name].detach())
+        if tensor.numel():
+            bytes_of = tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy()
             write(bytes_of.data)
 
 
@@ -63,11 +63,3 @@ def _header(tensors: Mapping[str, Tensor], facts: Mapping[str, str] | None) -> b
     text = json.dumps(entries, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text
-
-
-def _whole(tensor: Tensor) -> Tensor:
-    if not is_sharded(tensor):
-        return tensor.detach()
-    from unlabeled.distributed.sharding import full_tensor
-
-    return full_tensor(tensor.detach())
