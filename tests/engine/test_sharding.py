@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from unlabeled.engine.pretrain import pretrain
 from unlabeled.engine.run_directory import RunDirectory
 from unlabeled.engine.sharding import build_parallel
 from unlabeled.engine.trainer import Trainer
-from unlabeled.errors import ConfigError
+from unlabeled.errors import ConfigError, EnvironmentProblem
 from unlabeled.evaluation.subject import backbone_state
 from unlabeled.methods.base import Method
 from unlabeled.models.backbone_files import load_backbone_state
@@ -197,6 +198,23 @@ def test_probes_measure_a_sharded_backbone(tmp_path: Path) -> None:
     assert found[0] == found[1]
 
 
+def _with_an_old_torch(folder: str) -> None:
+    lacking, of_it = "torch.distributed.checkpoint.hf_storage", "unlabeled.distributed.shard_files"
+    kept = {name: sys.modules.pop(name) for name in (lacking, of_it) if name in sys.modules}
+    sys.modules[lacking] = None  # type: ignore[assignment] # importing it fails
+    try:
+        with pytest.raises(EnvironmentProblem, match=r"lacks what fsdp needs .*sharding=none"):
+            tiny_trainer(Path(folder), f"launch.processes={comm.world_size()}", FSDP)
+    finally:
+        del sys.modules[lacking]
+        sys.modules.update(kept)
+
+
+@pytest.mark.slow
+def test_a_torch_that_is_too_old_is_said_at_the_start(tmp_path: Path) -> None:
+    run_ranks(_with_an_old_torch, 2, str(tmp_path))
+
+
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_every_rank(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="DivergenceError"):
@@ -298,6 +316,8 @@ def test_a_run_of_one_process_goes_on_in_shards(tmp_path: Path) -> None:
     for state, momenta in run_ranks(_restored, 2, path, str(tmp_path), (*LARC, FSDP)):
         assert equal(state, written)
         assert equal(momenta, slots)
+    found, _ = run_ranks(_leaves, 2, str(tmp_path / "run"), 8, (*LARC, FSDP))[0]
+    assert len(found) == 8
 
 
 @pytest.mark.slow

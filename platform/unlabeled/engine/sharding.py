@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 from collections.abc import Callable
 
@@ -13,6 +14,7 @@ from unlabeled.distributed import comm
 from unlabeled.distributed.parallel import DataParallel, Parallel
 from unlabeled.engine.activation_checkpointing import checkpoint_activations
 from unlabeled.engine.precision import TYPES
+from unlabeled.errors import EnvironmentProblem
 from unlabeled.methods.base import Method
 from unlabeled.models.stages import stages
 
@@ -24,7 +26,8 @@ def build_parallel(
 ) -> tuple[Method, Parallel]:
     """The method on the device, as `config.sharding` wants it; all ranks together.
 
-    One process has nothing to divide: it holds the whole model whatever the config says.
+    One process has nothing to divide: it holds the whole model whatever the config says. Shards lie
+    in memory row after row whatever `channels_last` says of images and activations.
     """
     if config.sharding == "fsdp" and comm.world_size() > 1:
         return _sharded(config, build_method, device)
@@ -41,6 +44,7 @@ def build_parallel(
 def _sharded(
     config: PretrainConfig, build_method: Callable[[], Method], device: torch.device
 ) -> tuple[Method, Parallel]:
+    _check_torch()
     from unlabeled.distributed.sharding import ShardedParallel, from_rows, gathered
 
     method, rows = _in_pieces(build_method)
@@ -63,6 +67,17 @@ def _sharded(
     method.to(device)
     parallel.start()
     return method, parallel
+
+
+def _check_torch() -> None:
+    """Say at the start, and not at the first checkpoint, that this torch is too old."""
+    try:
+        importlib.import_module("unlabeled.distributed.shard_files")
+    except ImportError as error:
+        raise EnvironmentProblem(
+            f"sharding: torch {torch.__version__} lacks what fsdp needs ({error}); install a newer "
+            "torch, or set sharding=none"
+        ) from error
 
 
 def _in_pieces(build_method: Callable[[], Method]) -> tuple[Method, dict[str, Tensor]]:
