@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A real SLURM on this one machine, for trying jobs and for the tests: a controller, four node
+# A real SLURM on this one machine, for trying jobs and for the tests: a controller, eight node
 # daemons, and munge between them.
 #
 #   sudo bash dev/slurm_cluster.sh up        install what is missing (Debian, Ubuntu), start, wait
@@ -14,7 +14,7 @@ set -euo pipefail
 
 home=${UNLABELED_SLURM_DIR:-/run/unlabeled-slurm}
 conf=$home/slurm.conf
-nodes=4
+nodes=8
 first_port=16820
 hosts_mark="# unlabeled: dev/slurm_cluster.sh"
 

@@ -13,7 +13,6 @@ clusters.html (the largest clusters, the images nearest to the centre first).
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -22,10 +21,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from unlabeled.assigners.spherical_kmeans import SphericalKMeans
+from unlabeled.cli.script import run_script
 from unlabeled.data.whole_files import write_file, write_table
 from unlabeled.engine import checkpoint
 from unlabeled.engine.build import build_backbone
-from unlabeled.errors import CheckpointError, ConfigError, UserError
+from unlabeled.errors import CheckpointError, ConfigError
 from unlabeled.evaluation.contact_sheet import Group, Picture, contact_sheet
 from unlabeled.evaluation.feature_store import FeatureStore
 from unlabeled.evaluation.layer_averages import OUTPUT
@@ -159,10 +159,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        sys.exit("stopped")
+    run_script(main)

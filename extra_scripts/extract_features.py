@@ -8,8 +8,9 @@ r"""Features of a whole data set in files: the same as `unlabeled extract`.
 Settings are key=value, as everywhere; `--cfg job` prints all of them. The folder `out` gets
 features/<layer>/00000.npy ... ([rows, D], in the order of the data set), index.csv (row, image,
 file, label, shard), broken.csv (images that cannot be decoded and have no row) and features.json
-(weights, data, view, layers). A command that was stopped goes on where it was when it is given
-again. Read it with unlabeled.evaluation.feature_store.FeatureStore(folder).
+(weights, data, view, layers). With index=parquet both tables are .parquet, which needs pyarrow.
+A command that was stopped goes on where it was when it is given again. Read it with
+unlabeled.evaluation.feature_store.FeatureStore(folder).
 """
 
 from __future__ import annotations

@@ -15,19 +15,19 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
+from unlabeled.cli.script import run_script
 from unlabeled.data.sources.base import Source
 from unlabeled.data.sources.csv import Csv
 from unlabeled.data.sources.file_list import FileList
 from unlabeled.data.sources.folder import EXTENSIONS
 from unlabeled.data.whole_files import write_file, write_table
-from unlabeled.errors import ConfigError, DataError, UserError
+from unlabeled.errors import ConfigError, DataError
 
 KINDS = (".txt", ".npy", ".csv")
 
@@ -178,12 +178,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
-    except OSError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped")
+    run_script(main)

@@ -28,11 +28,12 @@ from typing import Annotated
 
 import numpy as np
 
+from unlabeled.cli.script import run_script
 from unlabeled.config.check import build_config
 from unlabeled.config.compose import compose_config
 from unlabeled.data.sources.base import Source
 from unlabeled.data.sources.labelled_subset import LabelledSubset, choose, class_counts, draw
-from unlabeled.errors import ConfigError, DataError, UserError
+from unlabeled.errors import ConfigError, DataError
 from unlabeled.registry import Component
 
 
@@ -169,12 +170,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
-    except OSError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command starts again")
+    run_script(main, stopped="stopped; the same command starts again")

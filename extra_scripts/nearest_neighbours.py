@@ -11,18 +11,18 @@ copies of the pictures and needs no other file.
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from unlabeled.cli.script import run_script
 from unlabeled.data.sources.base import Source
 from unlabeled.data.whole_files import write_file
-from unlabeled.errors import ConfigError, UserError
-from unlabeled.evaluation.benchmarks.knn import nearest
+from unlabeled.errors import ConfigError
 from unlabeled.evaluation.contact_sheet import Group, Picture, contact_sheet
 from unlabeled.evaluation.feature_store import FeatureStore
+from unlabeled.evaluation.neighbours import nearest
 
 
 def chosen_rows(store: FeatureStore, files: list[str] | None, count: int, seed: int) -> list[int]:
@@ -35,7 +35,8 @@ def chosen_rows(store: FeatureStore, files: list[str] | None, count: int, seed: 
     missing = [file for file in files if file not in found]
     if missing:
         raise ConfigError(
-            f"--files: {missing[0]!r} has no row; names are those of {store.place.index}"
+            f"--files: {missing[0]!r} has no row; names are those of the index in "
+            f"{store.place.folder}"
         )
     return [found[file] for file in files]
 
@@ -93,7 +94,7 @@ def parsed() -> argparse.Namespace:
     )
     parser.add_argument("features", type=Path, help="folder that `unlabeled extract` wrote")
     parser.add_argument("target", type=Path, help="page to write (.html)")
-    parser.add_argument("--files", nargs="+", help="queries by name (as index.csv has them)")
+    parser.add_argument("--files", nargs="+", help="queries by name (as the index has them)")
     parser.add_argument("--queries", type=int, default=20, help="how many at random (20)")
     parser.add_argument("--neighbours", type=int, default=10, help="of every query (10)")
     parser.add_argument("--layer", help="whose features (the first)")
@@ -119,10 +120,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
-    except KeyboardInterrupt:
-        sys.exit("stopped")
+    run_script(main)

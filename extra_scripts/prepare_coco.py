@@ -1,19 +1,22 @@
-"""Check COCO 2017: every image that its annotations name.
+"""Check, or fetch, COCO 2017: every image that its annotations name.
 
     python extra_scripts/prepare_coco.py /data/coco
+    python extra_scripts/prepare_coco.py /data/coco --splits val2017 --download
 
-Nothing is downloaded: train2017.zip, val2017.zip and annotations_trainval2017.zip are at
-https://cocodataset.org; unpack them into one folder.
+Nothing is fetched without --download, and then only a split that is not complete: train2017.zip
+(18 GB), val2017.zip (0.8 GB) and annotations_trainval2017.zip, from http://images.cocodataset.org
+(see https://cocodataset.org). Archives that lie in the folder already are used, and none is
+removed. Exit status: 0 complete, 3 something is missing or damaged, 5 a server or the disk refuses.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
-from pathlib import Path
+from functools import partial
 
+from unlabeled.cli.preparing import Part, preparation, prepare
+from unlabeled.cli.script import run_script
 from unlabeled.data.expected_files import ExpectedFiles
-from unlabeled.errors import UserError
+from unlabeled.data.published import PUBLISHED
 
 LAYOUT = """\
   annotations/instances_train2017.json  annotations/instances_val2017.json
@@ -30,7 +33,7 @@ def check_split(expected: ExpectedFiles, split: str) -> None:
     images = content["images"]
     expected.count(f"{split}: images", len(images), IMAGES[split])
     expected.count(f"{split}: categories", len(content["categories"]), 80)
-    expected.files(f"{split}: images", (f"{split}/{each['file_name']}" for each in images))
+    expected.images(f"{split}: images", (f"{split}/{each['file_name']}" for each in images))
     known = {each["id"] for each in images}
     strange = sum(each["image_id"] not in known for each in content["annotations"])
     if strange:
@@ -38,23 +41,18 @@ def check_split(expected: ExpectedFiles, split: str) -> None:
 
 
 def main() -> None:
-    """Check both splits."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    """Check both splits, fetch if asked."""
+    parser = preparation(__doc__, "folder of annotations/, train2017/ and val2017/", downloads=True)
+    parser.add_argument(
+        "--splits", nargs="+", choices=list(IMAGES), default=list(IMAGES), help="(both)"
     )
-    parser.add_argument("root", type=Path, help="folder of annotations/, train2017/ and val2017/")
-    parser.add_argument("--part", action="store_true", help="fewer images than published are fine")
     given = parser.parse_args()
-    expected = ExpectedFiles(given.root.expanduser(), LAYOUT, counts=not given.part)
-    for split in IMAGES:
-        check_split(expected, split)
-    expected.require()
-    print(f"complete: COCO 2017 in {given.root}")
+    parts = [
+        Part(partial(check_split, split=each), PUBLISHED[f"coco/{each}"]) for each in given.splits
+    ]
+    prepare(given, LAYOUT, parts)
+    print(f"complete: {' and '.join(given.splits)} of COCO in {given.root}")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+    run_script(main, stopped="stopped; the same command goes on")

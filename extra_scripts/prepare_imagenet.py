@@ -3,20 +3,19 @@
     python extra_scripts/prepare_imagenet.py /data/imagenet
 
 Nothing is downloaded, moved or unpacked: ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar are
-at https://image-net.org (after registration). Classes, numbers of images and empty files are looked
-at.
+at https://image-net.org (after registration). Classes, numbers of images, and files that are empty
+or cut short are looked at. Exit status: 0 complete, 3 something is missing or damaged.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
-import sys
 from pathlib import Path
 
+from unlabeled.cli.preparing import expected_files, preparation
+from unlabeled.cli.script import run_script
 from unlabeled.data.expected_files import ExpectedFiles
-from unlabeled.errors import UserError
 
 LAYOUT = """\
   train/n01440764/n01440764_18.JPEG ...             1,281,167 images in 1,000 folders
@@ -52,7 +51,7 @@ def check_split(expected: ExpectedFiles, split: str, *, whole: bool) -> list[str
         for file in listing(expected.root / split / name)
     ]
     expected.count(f"{split}: images", len(names), IMAGES[split])
-    expected.files(f"{split}: images", names)
+    expected.images(f"{split}: images", names)
     if whole:
         for name in classes:
             count = len(listing(expected.root / split / name))
@@ -66,13 +65,9 @@ def check_split(expected: ExpectedFiles, split: str, *, whole: bool) -> list[str
 
 def main() -> None:
     """Check, say how to use it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("root", type=Path, help="folder of train/ and val/")
-    parser.add_argument("--part", action="store_true", help="fewer images than published are fine")
+    parser = preparation(__doc__, "folder of train/ and val/")
     given = parser.parse_args()
-    expected = ExpectedFiles(given.root.expanduser(), LAYOUT, counts=not given.part)
+    expected = expected_files(given, LAYOUT)
     train, val = (check_split(expected, split, whole=not given.part) for split in IMAGES)
     only = sorted(set(train) ^ set(val))
     if only and train and val:
@@ -83,8 +78,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+    run_script(main)

@@ -6,18 +6,17 @@ Nothing is downloaded: the images (imagesPlaces205_resize.tar.gz) and the lists
 (trainvalsplit_places205.zip) are at http://places.csail.mit.edu/downloadData.html. The lists have a
 path and a class number a line; give the folder that the paths start at as --images. All files that
 the lists name must be there; the table has columns path, label and split, in the lists' order.
+Exit status: 0 complete, 3 something is missing or damaged, 5 the table cannot be written.
 """
 
 from __future__ import annotations
 
-import argparse
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from unlabeled.cli.preparing import expected_files, preparation, write_labels
+from unlabeled.cli.script import run_script
 from unlabeled.data.expected_files import ExpectedFiles
-from unlabeled.data.whole_files import write_table
-from unlabeled.errors import UserError
 
 LAYOUT = """\
   train_places205.csv  val_places205.csv     (lines such as: a/abbey/gsun_0003.jpg 0)
@@ -42,33 +41,19 @@ def rows(expected: ExpectedFiles, split: str) -> Iterator[tuple[str, int, str]]:
 
 def main() -> None:
     """Check, write, say how to use it."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("root", type=Path, help="folder of the lists")
+    parser = preparation(__doc__, "folder of the lists")
     parser.add_argument("--images", type=Path, help="folder that the paths start at (ROOT)")
     parser.add_argument("--table", type=Path, help="where to write it (ROOT/places205.csv)")
-    parser.add_argument("--part", action="store_true", help="fewer images than published are fine")
     given = parser.parse_args()
-    expected = ExpectedFiles(given.root.expanduser(), LAYOUT, counts=not given.part)
+    expected = expected_files(given, LAYOUT)
     found = [row for split in IMAGES for row in rows(expected, split)]
     images = given.images or given.root
-    expected.files("images", (str(images.expanduser().absolute() / path) for path, _, _ in found))
+    expected.images("images", (str(images.expanduser().absolute() / path) for path, _, _ in found))
     if found:
         expected.count("classes", len({label for _, label, _ in found}), CLASSES)
     expected.require()
-    table = given.table or given.root / "places205.csv"
-    write_table(table.expanduser(), ("path", "label", "split"), found)
-    print(f"complete: {len(found):,} images; {table}")
-    print(
-        f"dataset=csv dataset.path={table} dataset.root={images} dataset.label_column=label "
-        "dataset.split_column=split"
-    )
+    write_labels(given, "places205.csv", found, images)
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
+    run_script(main)

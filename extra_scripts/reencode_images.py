@@ -29,9 +29,10 @@ from time import perf_counter
 import numpy as np
 from PIL import Image
 
+from unlabeled.cli.script import run_script
 from unlabeled.data.decode import BrokenImage, decode_bytes, decode_file
 from unlabeled.data.sources.folder import EXTENSIONS
-from unlabeled.errors import ConfigError, DataError, UserError
+from unlabeled.errors import ConfigError, DataError
 
 JPEG_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif")
 SETTINGS = ".reencode_images.json"
@@ -297,12 +298,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(error.exit_status)
-    except OSError as error:
-        sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit("stopped; the same command goes on from here")
+    run_script(main, stopped="stopped; the same command goes on from here")

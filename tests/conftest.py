@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 
+from tests_support import slurm
 from unlabeled import registry as registries
 
 # Tensors here are small and tests of several processes share the cores: one thread is fastest, and
@@ -17,6 +18,12 @@ torch.set_num_threads(1)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Jobs on SLURM first: they wait more than they compute; a second process fills the gaps."""
     items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """The processes of one session share a SLURM; the session itself outlives them."""
+    if not hasattr(session.config, "workerinput"):
+        slurm.stop()
 
 
 @pytest.fixture(autouse=True)

@@ -6,7 +6,6 @@ import base64
 import csv
 import io
 import os
-import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -15,9 +14,9 @@ import pytest
 import torch
 from PIL import Image
 
-from tests_support.commands import ROOT, python
 from tests_support.extracting import config_of_run, extract_config, extracted
 from tests_support.in_process import tiny_config
+from tests_support.scripts import script
 from unlabeled.engine.pretrain import pretrain
 from unlabeled.evaluation.extraction import extract_features
 from unlabeled.evaluation.feature_store import FeatureStore
@@ -25,11 +24,8 @@ from unlabeled.evaluation.feature_store import FeatureStore
 CPU = torch.device("cpu")
 HOSTILE = ["<script>alert(1)</script>.png", "a & 'b\" onerror=x.png", "\udcff\u202e.png"]
 
+
 pytestmark = pytest.mark.slow
-
-
-def script(name: str, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return python(str(ROOT / "extra_scripts" / f"{name}.py"), *map(str, arguments))
 
 
 class Page(HTMLParser):

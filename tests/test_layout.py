@@ -50,6 +50,8 @@ SINGLE_IMPORTERS = {
     "torch.distributed": "distributed/*",
     "submitit": "launch/slurm.py",
     "detectron2": "transfer/detectron2*.py",
+    "pycocotools": "transfer/coco_tools.py",
+    "transformers": "transfer/transformers_detr.py",
 }
 
 # import name: distribution, where the two differ

@@ -9,16 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from tests_support.commands import ROOT, python
+from tests_support.scripts import script
 from unlabeled.data.sources.csv import Csv
 from unlabeled.data.sources.digits import Digits
 from unlabeled.data.sources.folder import Folder
 from unlabeled.data.sources.labelled_subset import LabelledSubset, choose
 
-SCRIPT = str(ROOT / "extra_scripts" / "make_subsets.py")
 SIZES = {"n01440764": 31, "n01443537": 20, "n01484850": 49}
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -35,7 +32,7 @@ def imagenet(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return python(SCRIPT, *map(str, arguments))
+    return script("make_subsets", *arguments)
 
 
 def lines(path: Path) -> list[str]:

@@ -119,6 +119,7 @@ CHOICES = [
 NEEDS: dict[str, list[str]] = {
     "dataset=folder": ["dataset.root=/x"],
     "dataset=file_list": ["dataset.train=/x"],
+    "dataset=index": ["dataset.root=/x"],
     "dataset=csv": ["dataset.path=/x"],
     "dataset=voc07": ["dataset.root=/x"],
     "dataset=revisited": ["dataset.root=/x"],

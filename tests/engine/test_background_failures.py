@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests_support.command import ROOT, TINY, unlabeled
+from tests_support.command import TINY, started, unlabeled
 from tests_support.in_process import different, tiny_trainer
 from tests_support.ranks import run_ranks
 from tests_support.saving import LARGE, contents_of, names, writer_of, written
@@ -178,18 +176,12 @@ def test_killed_while_it_writes_the_last_good_one_continues_it(
     assert alone.returncode == 0, alone.stderr
     folder = tmp_path / "killed" / "checkpoints"
     torn = folder / ".00000003.incomplete"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "unlabeled", *command, f"run.dir={tmp_path / 'killed'}"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(ROOT / "platform")},
-        stdout=subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    while not any(torn.glob("*.part")):
-        assert process.poll() is None
-        time.sleep(0.001)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+    with started(*command, f"run.dir={tmp_path / 'killed'}", cwd=tmp_path) as process:
+        while not any(torn.glob("*.part")):
+            assert process.poll() is None
+            time.sleep(0.001)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait(timeout=60)
     # Almost always 2: the kill may come a moment late, when 3 is in its place.
     assert checkpoint.newest(folder) in (folder / "00000002", folder / "00000003")
     finished = unlabeled(*command, f"run.dir={tmp_path / 'killed'}", cwd=tmp_path)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from tests_support.command import ROOT, TINY
+from tests_support.command import TINY, started, unlabeled
 from unlabeled.engine.heartbeat import Beat, Watch
 
 
@@ -53,17 +51,8 @@ def test_when_all_stand_still_those_behind_are_named() -> None:
     )
 
 
-def started(run: Path, *more: str) -> subprocess.Popen[str]:
-    """A run of two ranks that wait four seconds for each other."""
-    choices = ["launch.processes=2", "launch.timeout_seconds=4", "epochs=1000", "max_steps=4000"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "unlabeled", "pretrain", *TINY, *choices, f"run.dir={run}", *more],
-        cwd=run.parent,
-        env=os.environ | {"PYTHONPATH": f"{ROOT / 'platform'}:{ROOT / 'tests'}"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+TWO = ["launch.processes=2", "launch.timeout_seconds=4", "epochs=1000", "max_steps=4000"]
+"""Two ranks that wait four seconds for each other."""
 
 
 def children(pid: int) -> list[int]:
@@ -73,17 +62,21 @@ def children(pid: int) -> list[int]:
 
 @pytest.mark.slow
 def test_a_rank_that_stands_still_is_named(tmp_path: Path) -> None:
-    process = started(tmp_path / "run", "hooks.knn_probe=null")
-    while not (tmp_path / "run" / "metrics.jsonl").exists():
-        assert process.poll() is None
-        time.sleep(0.1)
-    ranks = [
-        pid for pid in children(process.pid)
-        if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    ]  # fmt: skip
-    os.kill(max(ranks), signal.SIGSTOP)
-    output, _ = process.communicate(timeout=60)
-    assert process.returncode != 0
+    command = ["pretrain", *TINY, *TWO, "run.dir=run", "hooks.knn_probe=null"]
+    with (
+        (tmp_path / "said").open("w") as said,
+        started(*command, cwd=tmp_path, output=said) as process,
+    ):
+        while not (tmp_path / "run" / "metrics.jsonl").exists():
+            assert process.poll() is None
+            time.sleep(0.1)
+        ranks = [
+            pid for pid in children(process.pid)
+            if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]  # fmt: skip
+        os.kill(max(ranks), signal.SIGSTOP)
+        assert process.wait(timeout=60) != 0
+    output = (tmp_path / "said").read_text()
     assert "rank 1 on " in output
     assert "gave no sign of life for 4 s" in output or "made no progress" in output
 
@@ -91,9 +84,10 @@ def test_a_rank_that_stands_still_is_named(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_stuck_rank_is_named_and_the_waiting_one_is_not(tmp_path: Path) -> None:
     stuck = "+hooks.stuck={name: stuck_rank, step: 3, rank: 1}"
-    process = started(tmp_path / "run", "plugins=[tests_support.stuck_rank]", stuck)
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode != 0
+    command = ["pretrain", *TINY, *TWO, "run.dir=run", "plugins=[tests_support.stuck_rank]", stuck]
+    ended = unlabeled(*command, cwd=tmp_path)
+    assert ended.returncode != 0
+    output = ended.stdout + ended.stderr
     (line,) = [text for text in output.splitlines() if "no progress" in text]
     assert "rank 1 on " in line
     assert "after step 3" in line

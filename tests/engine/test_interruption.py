@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -15,7 +13,7 @@ from typing import Literal
 import pytest
 import torch
 
-from tests_support.command import ROOT, TINY, unlabeled
+from tests_support.command import TINY, started, unlabeled
 from tests_support.in_process import tiny_config, tiny_trainer
 from tests_support.ranks import run_ranks
 from tests_support.same_run import assert_same_run, losses
@@ -160,16 +158,7 @@ def signals(*names: str, more: str) -> list[str]:
 def test_two_ranks_stop_together(more: str, tmp_path: Path, alone: Path) -> None:
     """A scheduler signals one rank, or all processes: the command, ranks, loader workers."""
     send = signals("SIGUSR2", "SIGTERM", more=more)
-    command = [sys.executable, "-m", "unlabeled", *arguments(tmp_path / "run", *send)]
-    stopped = subprocess.run(
-        command,
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": f"{ROOT / 'platform'}:{ROOT / 'tests'}"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        start_new_session=True,
-    )
+    stopped = unlabeled(*arguments(tmp_path / "run", *send), cwd=tmp_path)
     assert stopped.returncode == 7, stopped.stderr
     assert (
         "after step 3, which a checkpoint holds; the same command with run.dir=" in stopped.stderr
@@ -184,19 +173,18 @@ def test_two_ranks_stop_together(more: str, tmp_path: Path, alone: Path) -> None
 def test_a_storm_of_signals_to_the_command_corrupts_nothing(tmp_path: Path, alone: Path) -> None:
     """Every few milliseconds from the third step to the end, through checkpoints and probes."""
     saving = ("checkpoint.every_steps=1", PROBE)
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "platform")}
-    command = [sys.executable, "-m", "unlabeled", *arguments(tmp_path / "run", *saving)]
-    process = subprocess.Popen(
-        command, cwd=tmp_path, env=environment, stderr=subprocess.PIPE, text=True
-    )
-    while process.poll() is None:
-        if (tmp_path / "run" / "checkpoints" / "last").exists():
-            process.send_signal(signal.SIGTERM)
-            time.sleep(0.005)
-        else:
-            time.sleep(0.05)
-    _, errors = process.communicate()
-    assert process.returncode == 7, errors
+    said = tmp_path / "said"
+    with (
+        said.open("w") as output,
+        started(*arguments(tmp_path / "run", *saving), cwd=tmp_path, output=output) as process,
+    ):
+        while process.poll() is None:
+            if (tmp_path / "run" / "checkpoints" / "last").exists():
+                process.send_signal(signal.SIGTERM)
+                time.sleep(0.005)
+            else:
+                time.sleep(0.05)
+    assert process.returncode == 7, said.read_text()
     finished = unlabeled(*arguments(tmp_path / "run"), cwd=tmp_path)
     assert finished.returncode == 0, finished.stderr
     assert_same_run(tmp_path / "run", alone, STEPS)

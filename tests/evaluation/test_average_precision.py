@@ -93,3 +93,20 @@ def test_the_ends_of_the_scale() -> None:
         assert measure(np.zeros(20), positive) == pytest.approx(0.25)
         with pytest.raises(ValueError, match="not defined"):
             measure(np.zeros(20), positive & False)
+
+
+def test_what_has_no_score_is_never_found() -> None:
+    """Recall is a share of all that are to be found, so the area shrinks in proportion."""
+    for seed in range(5):
+        scores, positive = draw(30, seed)
+        count = int(positive.sum())
+        assert area(scores, positive, count) == area(scores, positive)
+        shrunk = area(scores, positive, 3 * count)
+        assert shrunk == pytest.approx(area(scores, positive) / 3)
+        curve = [(r / 3, p) for r, p in naive_curve(scores, positive)]
+        points = [max((p for r, p in curve if r >= t / 10 - 1e-9), default=0) for t in range(11)]
+        assert eleven_points(scores, positive, 3 * count) == pytest.approx(sum(points) / 11)
+    nothing, none = np.zeros(0), np.zeros(0, dtype=bool)
+    assert area(nothing, none, 2) == eleven_points(nothing, none, 2) == 0
+    with pytest.raises(ValueError, match="not defined"):
+        area(nothing, none, 0)

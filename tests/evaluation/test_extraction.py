@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -15,8 +12,10 @@ import pytest
 import torch
 from PIL import Image
 
-from tests_support.command import ROOT, unlabeled
+from tests_support.command import started
 from tests_support.extracting import DRAWN, SMALL, contents, extract_config, extracted
+from tests_support.ranks import run_ranks
+from tests_support.scripts import script
 from unlabeled.data.normalize import Normalize
 from unlabeled.errors import CheckpointError, ConfigError, DataError
 from unlabeled.evaluation.extraction import extract_features
@@ -154,43 +153,41 @@ def test_broken_images_have_no_row(tmp_path: Path) -> None:
     assert store.labels.tolist() == [int(image >= 8) for image in left]
     for image in left:
         (root / os.fsdecode(names[image])).write_bytes(b"")
-    with pytest.raises(DataError, match="none of the 16 images can be decoded"):
+    with pytest.raises(
+        DataError, match=r"none of the 16 images can be decoded, .*; names start at .*photos"
+    ):
         on_folder(root, tmp_path / "none")
 
 
-def command(out: Path, processes: int) -> list[str]:
+def many(processes: int) -> list[str]:
     """Enough images that a kill finds it at work; each rank encodes five at a time."""
-    more = ["dataset.num_samples=1500", "shard_images=30", "layers=[output,layer2]"]
-    shared = [f"launch.processes={processes}", f"batch_size={5 * processes}", f"out={out}"]
-    return ["extract", *SMALL, *DRAWN, *more, *shared]
+    more = ["dataset.num_samples=1000", "shard_images=20", "layers=[output,layer2]"]
+    return [*DRAWN, *more, f"batch_size={5 * processes}"]
+
+
+def on_rank(out: Path) -> None:
+    extracted(out, *many(2))
 
 
 @pytest.fixture(scope="module")
 def never_stopped(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("alone") / "out"
-    done = unlabeled(*command(out, 1), cwd=out.parent)
-    assert done.returncode == 0, done.stderr
-    return out
+    return extracted(tmp_path_factory.mktemp("alone") / "out", *many(1))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("processes", [1, 2])
 def test_a_killed_command_goes_on_and_ends_in_the_same_bytes(
-    never_stopped: Path, tmp_path: Path, processes: int
+    never_stopped: Path, tmp_path: Path, processes: int, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """What is killed is the command in processes of its own, and what goes on is its job."""
     killed = tmp_path / "killed"
-    running = subprocess.Popen(
-        [sys.executable, "-m", "unlabeled", *command(killed, processes)],
-        env=os.environ | {"PYTHONPATH": f"{ROOT}/platform"},
-        cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 120
-    while len(list(killed.glob("shards/[0-9]*.json"))) < 3:
-        assert running.poll() is None and time.monotonic() < deadline
-        time.sleep(0.005)
-    running.send_signal(signal.SIGKILL)
-    running.wait()
+    arguments = [*SMALL, *many(processes), f"launch.processes={processes}", f"out={killed}"]
+    with started("extract", *arguments, cwd=tmp_path) as running:
+        deadline = time.monotonic() + 120
+        while len(list(killed.glob("shards/[0-9]*.json"))) < 3:
+            assert running.poll() is None and time.monotonic() < deadline
+            time.sleep(0.005)
+        running.kill()
     time.sleep(0.5 * (processes - 1))  # its children die with it
     with pytest.raises(DataError, match="not complete"):
         FeatureStore(killed)
@@ -200,10 +197,12 @@ def test_a_killed_command_goes_on_and_ends_in_the_same_bytes(
         for path in killed.glob(f"features/*/{record.stem}.npy")
     }
     assert 6 <= len(kept) < 100
-    done = unlabeled(*command(killed, processes), cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert f"{50 - len(kept) // 2} of its 50 shards are new" in done.stdout
-    assert "images/s" in done.stdout
+    if processes == 1:
+        extracted(killed, *many(1))
+        said = capsys.readouterr().out
+        assert f"{50 - len(kept) // 2} of its 50 shards are new" in said and "images/s" in said
+    else:
+        run_ranks(on_rank, processes, killed)
     assert {path: path.stat().st_mtime_ns for path in kept} == kept
     assert contents(killed) == contents(never_stopped)
 
@@ -275,18 +274,11 @@ def test_images_that_changed_are_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_script_is_the_command(tmp_path: Path) -> None:
-    script = [sys.executable, str(ROOT / "extra_scripts" / "extract_features.py")]
-    environ = os.environ | {"PYTHONPATH": f"{ROOT}/platform"}
-    helped = subprocess.run([*script, "--help"], env=environ, capture_output=True, text=True)
-    assert helped.returncode == 0 and "features.json" in helped.stdout
     arguments = [*SMALL, *DRAWN, f"out={tmp_path / 'script'}"]
-    done = subprocess.run([*script, *arguments], env=environ, capture_output=True, text=True)
+    done = script("extract_features", *arguments)
     assert done.returncode == 0, done.stderr
     assert contents(tmp_path / "script") == contents(extracted(tmp_path / "out"))
     card = json.loads((tmp_path / "script" / "features.json").read_text())
     assert card["complete"] and card["rows"] == 41 and card["weights"] == "random"
-    wrong = subprocess.run(
-        [*script, *arguments, "seed=3"], env=environ, capture_output=True, text=True
-    )
-    assert wrong.returncode == 2 and "Traceback" not in wrong.stderr
-    assert wrong.stderr.startswith("unlabeled: out: ")
+    wrong = script("extract_features", *arguments, "seed=3")
+    assert wrong.returncode == 2 and wrong.stderr.startswith("unlabeled: out: ")

@@ -75,6 +75,7 @@ def on_ranks(count: int, broken: frozenset[int], gather_rows: int) -> tuple[Tens
     return found.features, found.indices, found.labels
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("count", "broken"),
     [(12, ()), (11, ()), (11, (0, 1, 9)), (1, ()), (6, (0, 1, 2))],

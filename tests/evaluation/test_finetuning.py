@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from tests_support.probes import SIDE, Blobs, Whole, make_probe
 from tests_support.ranks import run_ranks
 from unlabeled.config.schema import SyncBatchNormConfig
-from unlabeled.errors import DivergenceError
+from unlabeled.errors import ConfigError, DivergenceError
 from unlabeled.evaluation.benchmarks.base import Probe
 from unlabeled.evaluation.finetuning import Network, finetune, network
 from unlabeled.evaluation.training_views import training_views
@@ -32,6 +32,7 @@ class Recipe:
     momentum: float = 0.9
     nesterov: bool = False
     weight_decay: float = 0.02
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     sync_batch_norm: SyncBatchNormConfig = SYNCHRONISED
     rates: tuple[tuple[float, float], ...] = ((0.02, 0.3), (0.004, 0.1))
 
@@ -103,7 +104,7 @@ def test_steps_equal_sgd_by_hand(nesterov: bool) -> None:
                         v.mul_(recipe.momentum).add_(g)
                         p -= rate * (g + recipe.momentum * v if nesterov else v)
             steps += 1
-    assert steps == 2 * (70 // BATCH)
+    assert steps == 2 * (70 // BATCH + 1)
     torch.testing.assert_close(flat(trained(measured, recipe)), flat(model), atol=1e-6, rtol=1e-6)
 
 
@@ -168,12 +169,37 @@ def on_ranks(enabled: bool) -> Tensor:
     return flat(trained(probe(), Recipe(sync_batch_norm=sync)))
 
 
+@pytest.mark.slow
 def test_two_ranks_train_what_one_does() -> None:
     alone = on_ranks(True)
     for found in run_ranks(on_ranks, 2, True):
         torch.testing.assert_close(found, alone, atol=2e-5, rtol=1e-4)
     apart = run_ranks(on_ranks, 2, False)  # statistics of half a batch are others
     assert not torch.allclose(apart[0], alone, atol=2e-3, rtol=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("bf16", torch.bfloat16), ("fp16", torch.float16)]
+)
+def test_the_forward_pass_is_of_the_precision_and_nothing_else(
+    precision: Literal["bf16", "fp16"], dtype: torch.dtype
+) -> None:
+    seen = []
+    measured = probe()
+    measured.backbone[0].register_forward_hook(lambda *of: seen.append(of[2].dtype))  # type: ignore[index]
+    recipe = Recipe(precision=precision, rates=((0.01, 0.02),) * 2)
+    model = trained(measured, recipe)
+    assert set(seen) == {dtype}
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    whole, start = flat(trained(probe(), replace(recipe, precision="fp32"))), flat(network(probe()))
+    found = flat(model)
+    assert not found.equal(whole)
+    assert float((found - whole).norm()) < 0.05 * float((whole - start).norm())
+
+
+def test_features_of_another_width_are_named() -> None:
+    with pytest.raises(ConfigError, match=r"shape \[16, 32\] for 16 images, not \[16, 33\]"):
+        trained(replace(probe(), feature_dim=33))
 
 
 def test_a_loss_that_explodes_is_named_with_its_rates() -> None:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 import torch
 
-from tests_support.command import unlabeled
 from tests_support.in_process import tiny_config
+from tests_support.ranks import run_ranks
 from unlabeled.config.check import build_config
 from unlabeled.config.compose import compose_config
-from unlabeled.config.schema import SuiteChoice, SuiteConfig
+from unlabeled.config.suites import SuiteChoice, SuiteConfig
 from unlabeled.engine.pretrain import pretrain
 from unlabeled.errors import ConfigError, DataError
 from unlabeled.evaluation.evaluate import evaluate
@@ -126,18 +126,24 @@ def test_a_part_may_have_a_data_set_of_its_own(run: Path, tmp_path: Path) -> Non
     assert (measured["knn"]["dataset"], measured["linear"]["dataset"]) == ("synthetic", "digits")
 
 
+def on_rank(run: Path, out: Path) -> None:
+    run_suite(suite(run, out), CPU)
+
+
 @pytest.mark.slow
-def test_two_processes_measure_what_one_does(run: Path, tmp_path: Path) -> None:
+def test_two_ranks_measure_what_one_does_and_know_what_is_measured(
+    run: Path, tmp_path: Path
+) -> None:
     run_suite(suite(run, tmp_path / "one"), CPU)
-    choices = [f"weights={run}", f"out={tmp_path / 'two'}", "launch.processes=2", "threads=1"]
-    done = unlabeled("suite", *SMALL, *choices, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    run_ranks(on_rank, 2, run, tmp_path / "two")
     one, two = results(tmp_path / "one"), results(tmp_path / "two")
     for name in ("knn", "linear"):
         assert one[name]["identity"] == two[name]["identity"]
         assert one[name]["metrics"] == pytest.approx(two[name]["metrics"])
-    again = unlabeled("suite", *SMALL, *choices, cwd=tmp_path)
-    assert again.stdout.count("measured already") == 2, again.stdout + again.stderr
+        marked = {**two[name], "metrics": {"top1": 12.34}}
+        (tmp_path / "two" / f"{name}.json").write_text(json.dumps(marked))
+    run_ranks(on_rank, 2, run, tmp_path / "two")
+    assert (tmp_path / "two" / "quick.txt").read_text().count("12.34") == 2
 
 
 def test_results_belong_to_the_run_or_to_the_weights(run: Path, tmp_path: Path) -> None:
@@ -198,11 +204,16 @@ def test_a_part_shows_the_metric_that_it_names(run: Path, tmp_path: Path) -> Non
         run_suite(suite(run, tmp_path, "++suite.parts.knn.metric=top9"), CPU)
 
 
-def test_the_papers_suite_needs_only_the_places_of_the_data() -> None:
-    given = ["suite=paper_transfer", "weights=random"]
+@pytest.mark.parametrize(
+    ("name", "count", "method"), [("paper_transfer", 10, "swav"), ("paper_dino", 5, "dino")]
+)
+def test_the_papers_suite_needs_only_the_places_of_the_data(
+    name: str, count: int, method: str
+) -> None:
+    given = [f"suite={name}", "weights=random"]
     composed = compose_config("suite", given)
     parts = composed.data["suite"]["parts"]
-    assert len(parts) == 9
+    assert len(parts) == count
     roots = [
         f"suite.parts.{name}.{'dataset' if 'dataset' in part else 'benchmark'}.root"
         for name, part in parts.items()
@@ -212,4 +223,4 @@ def test_the_papers_suite_needs_only_the_places_of_the_data() -> None:
     assert [problem.split(":")[0] for problem in caught.value.problems] == roots
     composed = compose_config("suite", [*given, *(f"{root}=/data" for root in roots)])
     config = build_config(SuiteConfig, composed.data, composed.problems)
-    assert all(part is not None and part.published["swav"] for part in config.suite.parts.values())
+    assert all(part is not None and part.published[method] for part in config.suite.parts.values())

@@ -3,6 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
@@ -33,15 +34,16 @@ def epoch(number: int, pipeline: Pipeline | None = None) -> list[tuple[Tensor, T
     return found
 
 
-def test_an_epoch_has_whole_batches_of_distinct_images_with_their_labels() -> None:
+def test_an_epoch_has_whole_batches_of_every_image_with_their_labels() -> None:
     orders = []
     labels_of = probe().train.labels
     assert labels_of is not None
     for number in (0, 1):
         batches = epoch(number)
-        assert [len(images) for images, _, _ in batches] == [8, 8]  # a remainder of 6 is left out
+        assert [len(images) for images, _, _ in batches] == [8, 8, 8]
         indices = torch.cat([places for _, _, places in batches])
-        assert len(indices.unique()) == 16
+        assert sorted(indices[:22].tolist()) == list(range(22))
+        assert indices[22:].equal(indices[:2])  # which fill the last batch
         labels = torch.cat([labels for _, labels, _ in batches])
         assert labels.tolist() == labels_of[indices].tolist()
         orders.append(indices.tolist())
@@ -53,11 +55,27 @@ def test_an_epoch_has_whole_batches_of_distinct_images_with_their_labels() -> No
     )
 
 
+@pytest.mark.slow
 def test_ranks_share_the_batches_of_one() -> None:
     shares = run_ranks(epoch, 2, 1)
     for number, whole in enumerate(epoch(1)):
         for part, expected in enumerate(whole):
             assert torch.cat([share[number][part] for share in shares]).equal(expected)
+
+
+def small(ranks: int) -> list[int]:
+    measured = probe()
+    part = Subset(measured.train, np.arange(7))
+    views = training_views(measured, part, Whole(), batch_size=256)
+    return [index for batch in views(0) for index in batch.indices.tolist()]
+
+
+@pytest.mark.slow
+def test_a_set_that_the_ranks_cannot_share_evenly_is_seen_whole() -> None:
+    alone = small(1)
+    assert sorted(alone) == list(range(7))
+    shares = run_ranks(small, 2, 2)
+    assert [*shares[0], *shares[1]] == [*alone, alone[0]]
 
 
 def test_steps_that_a_view_leaves_to_the_device_are_done() -> None:

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
-from tests_support.command import ROOT, TINY
+from tests_support.command import TINY, started
 from tests_support.in_process import tiny_config
 from unlabeled.config.check import build_config
 from unlabeled.config.compose import compose_config
-from unlabeled.config.schema import SuiteConfig
+from unlabeled.config.suites import SuiteConfig
 from unlabeled.engine.pretrain import pretrain
 from unlabeled.errors import ConfigError
 from unlabeled.evaluation.suite import run_suite
@@ -66,24 +65,15 @@ def test_only_a_run_can_be_watched(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_watching_ends_with_the_run(tmp_path: Path) -> None:
-    """Both are real processes; the run begins first and is still training when the watch looks."""
+    """The run is a process of its own, and has begun but not ended when the watch looks."""
     run = tmp_path / "run"
-    training = [*TINY, f"run.dir={run}", "epochs=40", "checkpoint.every_steps=20"]
-    beside = [f"weights={run}", *SMALL, "watch=true"]
-    command = [sys.executable, "-m", "unlabeled"]
-    paths = {"PYTHONPATH": str(ROOT / "platform"), "PATH": "/usr/bin:/bin"}
-    trained = subprocess.Popen(
-        [*command, "pretrain", *training], cwd=tmp_path, env=paths, stdout=subprocess.DEVNULL
-    )
-    try:
+    training = [*TINY, f"run.dir={run}", "epochs=10", "checkpoint.every_steps=10"]
+    with started("pretrain", *training, cwd=tmp_path) as trained:
         while not (run / "config.yaml").exists():
             assert trained.poll() is None
-        done = subprocess.run(
-            [*command, "suite", *beside],
-            cwd=tmp_path, env=paths, capture_output=True, text=True, timeout=240,
-        )  # fmt: skip
-    finally:
-        trained.wait(timeout=240)
-    assert (trained.returncode, done.returncode) == (0, 0), done.stderr
-    found = steps(run / "results")
-    assert max(found) == 160, done.stdout  # 40 epochs of 4 steps
+            time.sleep(0.01)
+        begun = trained.poll() is None
+        watch(config(run), CPU)
+        assert trained.wait(timeout=240) == 0
+    assert begun
+    assert max(steps(run / "results")) == 40  # 10 epochs of 4 steps

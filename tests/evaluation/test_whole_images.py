@@ -18,6 +18,7 @@ from unlabeled.data.sources.base import Source
 from unlabeled.errors import DataError
 from unlabeled.evaluation.benchmarks.base import Probe
 from unlabeled.evaluation.whole_images import longest_side, over_scales, square, whole_features
+from unlabeled.models.backbones.vit import ViT
 
 GOLDEN = Path(__file__).parents[1] / "data" / "dino_eval.npz"
 
@@ -85,6 +86,22 @@ def test_proportions_are_kept_or_not() -> None:
     assert [square(7)(each).size for each in pictures] == [(7, 7)] * 4
     wide = Image.fromarray(Shapes(4).image(2))
     assert np.array_equal(square(7)(wide), wide.resize((7, 7), Image.Resampling.BICUBIC))
+
+
+def test_a_vit_sees_whole_patches_of_every_scale() -> None:
+    backbone = ViT(ViT.Config(width=8, depth=1, heads=2, patch=2, image_size=4)).eval()
+    backbone.requires_grad_(False)
+    probe = replace(shape_probe(), encode=backbone, backbone=backbone)
+    found = whole_features(probe, Shapes(4), longest_side(9), [1.0, 0.5])
+    for index, row in enumerate(found):
+        picture = Image.fromarray(Shapes(4).image(index))
+        picture.thumbnail((9, 9), Image.Resampling.LANCZOS)
+        pixels = torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].float() / 127.5 - 1
+        half = F.interpolate(pixels, scale_factor=0.5, mode="bilinear")
+        cut = [
+            each[..., : each.shape[2] // 2 * 2, : each.shape[3] // 2 * 2] for each in (pixels, half)
+        ]
+        torch.testing.assert_close(row, (backbone(cut[0]) + backbone(cut[1]))[0] / 2)
 
 
 def test_scales_are_averaged() -> None:

@@ -16,7 +16,7 @@ from unlabeled.config.compose import compose_config
 from unlabeled.config.schema import EvaluateConfig
 from unlabeled.engine.trainer import Trainer
 from unlabeled.evaluation.evaluate import measure
-from unlabeled.evaluation.results import read_results
+from unlabeled.evaluation.results import read_result
 from unlabeled.evaluation.subject import load_subject
 from unlabeled.hooks.comparison_table import ComparisonTable, as_arguments
 from unlabeled.registry import Component, get
@@ -32,6 +32,7 @@ def table() -> ComparisonTable:
     measured = {
         "knn": benchmark("knn", k=[3, 5], report_k=3),
         "linear": benchmark("linear", epochs=3, augment=False, normalize_features="standardize"),
+        "linear_raw": benchmark("linear", epochs=1, augment=False),
     }
     return ComparisonTable(ComparisonTable.Config(benchmarks=measured, image_size=16))
 
@@ -71,10 +72,10 @@ def test_three_rows_and_the_command_of_every_number(
     lines = printed(trainer, caplog)
     rows = cells(lines)
     assert list(rows) == list(ROWS)
-    assert all(len(numbers) == 2 for numbers in rows.values())
+    assert all(len(numbers) == 3 for numbers in rows.values())
     commands = [line.strip() for line in lines if line.strip().startswith("unlabeled evaluate")]
-    assert len(commands) == 6
-    expected = [rows[name][column] for column in (0, 1) for name in ROWS]
+    assert len(commands) == 9
+    expected = [rows[name][column] for column in (0, 1, 2) for name in ROWS]
     for command, number in zip(commands, expected, strict=True):
         arguments = shlex.split(command)[2:]
         # The command takes batch size and device from evaluate.yaml: they must not change a number.
@@ -88,10 +89,10 @@ def test_the_pretrained_row_is_kept_as_results(
     trainer: Trainer, caplog: pytest.LogCaptureFixture
 ) -> None:
     rows = cells(printed(trainer, caplog))
-    results = {result.benchmark: result for result in read_results(trainer.run.results)}
-    assert set(results) == {"knn", "linear"}
-    assert f"{results['knn'].metrics['top1']:.2f}" == rows["pretrained"][0]
-    assert f"{results['linear'].metrics['top1']:.2f}" == rows["pretrained"][1]
+    for name, number in zip(("knn", "linear", "linear_raw"), rows["pretrained"], strict=True):
+        result = read_result(trainer.run.results / f"{name}.json")
+        assert result.benchmark == name.partition("_")[0]
+        assert f"{result.metrics['top1']:.2f}" == number
 
 
 def test_data_without_labels_is_passed_over_with_the_reason(

@@ -1,63 +1,35 @@
-"""Jobs on a real SLURM: whatever happens to them, they end with the bits of a run left alone."""
+"""Jobs on a real SLURM: submitted, described, ended, cancelled, continued, and many at once."""
 
 from __future__ import annotations
 
 import json
 import os
-import random
-import signal
-import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests_support.command import ROOT, unlabeled
-from tests_support.same_run import assert_same_run, losses
+from tests_support.same_run import assert_same_run
 from tests_support.slurm import (
     SMALL,
+    STEPS,
+    TWO,
     SubmittedJob,
     processes_of,
-    script,
     slurm,
     submit,
     until,
 )
 from unlabeled.engine.run_directory import RunDirectory
 
-pytestmark = [pytest.mark.slurm, pytest.mark.slow, pytest.mark.timeout(900)]
-STEPS = 400
-TWO = ("launch.nodes=2", f"max_steps={STEPS}")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cluster() -> Iterator[None]:
-    """The cluster of dev/slurm_cluster.sh; one that was up already stays up."""
-    was_up = script("status").returncode == 0
-    started = script("up")
-    if started.returncode != 0:
-        pytest.skip(f"no SLURM can be started here: {started.stderr.strip().splitlines()[-1]}")
-    configuration = script("env").stdout.split("=", 1)[1].strip()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SLURM_CONF", configuration)
-        yield
-    if not was_up:
-        assert script("down").returncode == 0
-
-
-@pytest.fixture(scope="module")
-def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of two nodes, never disturbed."""
-    job = submit(tmp_path_factory.mktemp("alone") / "run", *TWO)
-    assert job.wait() == "COMPLETED", job.output()
-    assert job.restarts() == []
-    return job.run
-
-
-def reaches(job: SubmittedJob, step: int) -> None:
-    until(lambda: job.steps() >= step, 120, f"step {step}\n{job.output()}")
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.usefixtures("cluster"),
+]
 
 
 def test_the_job_is_described_in_its_run(alone: Path) -> None:
@@ -66,74 +38,6 @@ def test_the_job_is_described_in_its_run(alone: Path) -> None:
     assert "launch.nodes=2" in record["command"]
     assert record["packages"]["torch"]
     assert (alone / "job" / "config.yaml").read_text() == (alone / "config.yaml").read_text()
-
-
-def test_preempted_ten_times_equals_never(tmp_path: Path, alone: Path) -> None:
-    """At random moments, by the signals of a scheduler, to one node, to all, or twice."""
-    draw = random.Random(4)
-    job = submit(tmp_path / "run", *TWO, "launch.max_restarts=0")
-    for _ in range(10):
-        job.wait("RUNNING")
-        if draw.random() < 0.8:
-            before = job.steps()
-            reaches(job, min(before + draw.randrange(1, 40), STEPS - 100))
-        else:
-            time.sleep(draw.uniform(0, 8))  # perhaps before its first step
-        name = draw.choice(["USR2", "TERM"])
-        for _ in range(draw.choice([1, 1, 2])):
-            slurm("scancel", f"--signal={name}", job.id)
-        until(lambda: job.state() != "RUNNING", 90, f"requeued\n{job.output()}")
-    assert job.wait() == "COMPLETED", job.output()
-    assert len(job.restarts()) == 10
-    assert not any("crashed" in reason for reason in job.restarts())
-    assert_same_run(job.run, alone, STEPS)
-
-
-def test_a_job_that_gives_way_to_a_more_urgent_one_comes_back(tmp_path: Path, alone: Path) -> None:
-    job = submit(tmp_path / "run", *TWO)
-    reaches(job, 60)
-    urgent = ["--partition=urgent", "--exclusive", "--nodes=4", "--output=/dev/null"]
-    slurm("sbatch", *urgent, "--wrap=sleep 3")
-    until(lambda: job.state() != "RUNNING", 90, "preempted")
-    assert job.wait() == "COMPLETED", job.output()
-    assert len(job.restarts()) == 1
-    assert_same_run(job.run, alone, STEPS)
-
-
-def test_a_killed_rank_is_retried_from_the_last_checkpoint(tmp_path: Path, alone: Path) -> None:
-    job = submit(tmp_path / "run", *TWO, "launch.max_restarts=1")
-    reaches(job, 120)
-    ranks = [pid for pid in processes_of(job.run) if _procid(pid) == "1" and _is_task(pid)]
-    assert ranks
-    os.kill(ranks[0], signal.SIGKILL)
-    assert job.wait() == "COMPLETED", job.output()
-    (reason,) = job.restarts()
-    assert reason.startswith("crashed with status ")
-    assert_same_run(job.run, alone, STEPS)
-
-
-def _procid(pid: int) -> str | None:
-    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-    return next((v[13:].decode() for v in variables if v.startswith(b"SLURM_PROCID=")), None)
-
-
-def _is_task(pid: int) -> bool:
-    return b"submitit" in Path(f"/proc/{pid}/cmdline").read_bytes()
-
-
-def test_a_lost_node_is_replaced(tmp_path: Path, alone: Path) -> None:
-    job = submit(tmp_path / "run", *TWO)
-    reaches(job, 120)
-    lost = slurm("squeue", "--noheader", "--jobs", job.id, "--format=%N")
-    node = slurm("scontrol", "show", "hostnames", lost.strip()).split()[1]
-    slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
-    try:
-        until(lambda: job.state() != "RUNNING", 60, "taken from the lost node")
-        assert job.wait() == "COMPLETED", job.output()
-    finally:  # unless it has returned by itself
-        subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], check=False)
-    assert len(job.restarts()) == 1
-    assert_same_run(job.run, alone, STEPS)
 
 
 def test_the_end_of_its_time_is_not_the_end_of_a_run(tmp_path: Path) -> None:
@@ -145,7 +49,7 @@ def test_the_end_of_its_time_is_not_the_end_of_a_run(tmp_path: Path) -> None:
     assert job.restarts()[0].startswith("stopped: SIGUSR2 after step ")
     stopped_at = job.steps()
     job.wait("RUNNING")
-    reaches(job, stopped_at + 20)
+    job.reaches(stopped_at + 20)
     slurm("scancel", job.id)
     assert "continuing from step" in job.output()
 
@@ -178,7 +82,7 @@ def test_crashes_are_retried_as_often_as_asked(tmp_path: Path) -> None:
 
 
 def test_two_jobs_on_one_node_do_not_meet(tmp_path: Path) -> None:
-    same = ("launch.parameters={nodelist: node1}", "launch.tasks_per_node=2", "max_steps=100")
+    same = ("launch.parameters={nodelist: node1}", "launch.tasks_per_node=2", "max_steps=40")
     first, second = (submit(tmp_path / name, *same) for name in ("a", "b"))
     assert (first.wait(), second.wait()) == ("COMPLETED", "COMPLETED"), first.output()
     addresses = {
@@ -187,12 +91,12 @@ def test_two_jobs_on_one_node_do_not_meet(tmp_path: Path) -> None:
         for file in (job.run / "job").glob("*.rendezvous")
     }
     assert len(addresses) == 2
-    assert_same_run(first.run, second.run, 100)
+    assert_same_run(first.run, second.run, 40)
 
 
 def test_cancelling_leaves_nothing_running(tmp_path: Path) -> None:
     job = submit(tmp_path / "run", *TWO, "loader.kind=processes")
-    reaches(job, 60)
+    job.reaches(60)
     assert len(processes_of(job.run)) >= 2
     slurm("scancel", job.id)
     assert job.wait("CANCELLED") == "CANCELLED"
@@ -226,23 +130,9 @@ def test_the_code_is_that_of_the_submission(tmp_path: Path) -> None:
     assert "THE OLD ONE" in job.output()
 
 
-def test_another_number_of_nodes_continues(tmp_path: Path, alone: Path) -> None:
-    """2 -> 1 -> 2 nodes: the bits of two nodes as long as there are two, then all but the last."""
-    for nodes, until_step in ((2, 100), (1, 200), (2, 300)):
-        job = submit(tmp_path / "run", f"launch.nodes={nodes}", f"max_steps={until_step}")
-        assert job.wait() == "COMPLETED", job.output()
-    text = (tmp_path / "run" / "log.txt").read_text()
-    assert "launch.processes: 2 when it was written, 1 now" in text
-    assert "launch.processes: 1 when it was written, 2 now" in text
-    found, wanted = losses(tmp_path / "run"), losses(alone)
-    assert set(found) == set(range(1, 301))
-    assert all(found[step] == wanted[step] for step in range(1, 101))
-    assert all(abs(found[step] - wanted[step]) < 1e-3 for step in range(101, 104))
-
-
 def test_the_command_cancels_and_continues_jobs(tmp_path: Path, alone: Path) -> None:
     job = submit(tmp_path / "run", *TWO)
-    reaches(job, 60)
+    job.reaches(60)
     cancelled = unlabeled("jobs", "cancel", str(job.run), cwd=tmp_path)
     assert cancelled.returncode == 0, cancelled.stderr
     job.wait("CANCELLED")
@@ -307,7 +197,7 @@ def test_the_shell_script_stops_and_continues_as_well(tmp_path: Path, alone: Pat
     run = [*small, f"run.dir={tmp_path / 'run'}", f"max_steps={STEPS}"]
     script_file = str(ROOT / "dev" / "launch_slurm.sh")
     job = SubmittedJob(slurm("sbatch", *asked, script_file, *run).strip(), tmp_path / "run")
-    reaches(job, 60)
+    job.reaches(60)
     slurm("scancel", "--signal=USR2", job.id)
     until(lambda: job.state() != "RUNNING", 60, "requeued")
     assert job.wait() == "COMPLETED", job.output()

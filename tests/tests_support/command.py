@@ -1,13 +1,18 @@
-"""Runs the real command in a process of its own, on a run small enough for tests."""
+"""Runs the real command in a (warm) process of its own, on a run small enough for tests."""
 
 from __future__ import annotations
 
 import os
 import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
+
+from tests_support import warm
 
 ROOT = Path(__file__).parents[2]
+PYTHON_PATH = os.pathsep.join([str(ROOT / "platform"), str(ROOT / "tests")])
 TINY = [
     "dataset=synthetic",
     "scale=small",
@@ -36,13 +41,23 @@ TINY = [
 def unlabeled(
     *arguments: str, cwd: Path, timeout: float = 240.0, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    """`python -m unlabeled ARGUMENTS` with its output."""
-    paths = [str(ROOT / "platform"), str(ROOT / "tests")]
-    return subprocess.run(
-        [sys.executable, "-m", "unlabeled", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    """`python -m unlabeled ARGUMENTS` at its end, with its output."""
+    variables = {**os.environ, "PYTHONPATH": PYTHON_PATH, **environment}
+    return warm.run("unlabeled", *arguments, cwd=cwd, environment=variables, timeout=timeout)
+
+
+@contextmanager
+def started(
+    *arguments: str, cwd: Path, module: str = "unlabeled", output: IO[str] | None = None
+) -> Iterator[warm.Warm]:
+    """`python -m MODULE ARGUMENTS`, running, its output in a file; killed if it still runs."""
+    variables = {**os.environ, "PYTHONPATH": PYTHON_PATH}
+    with Path(os.devnull).open("w") as nowhere:
+        file = output or nowhere
+        process = warm.Warm(
+            module, *arguments, cwd=cwd, environment=variables, stdout=file, stderr=file
+        )
+    try:
+        yield process
+    finally:
+        process.kill()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -67,7 +67,7 @@ def resnet(depth: int = 50, width: float = 0.25) -> ResNet:
     return backbone
 
 
-def fresh_resnet(width: float = 0.25) -> ResNet:
+def fresh_resnet(width: float = 0.25, depth: Literal[18, 50] = 50) -> ResNet:
     """The same as it is initialised."""
     torch.manual_seed(0)
-    return ResNet(ResNet.Config(depth=50, width=width))
+    return ResNet(ResNet.Config(depth=depth, width=width))

@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests_support.command import ROOT, unlabeled
+from tests_support.command import unlabeled
 from unlabeled.engine.run_directory import RunDirectory
 from unlabeled.engine.run_status import now
 
@@ -28,26 +24,6 @@ def listed(folder: Path) -> list[dict[str, Any]]:
 def only(folder: Path) -> dict[str, Any]:
     (found,) = listed(folder)
     return found
-
-
-@contextmanager
-def started(
-    *arguments: str, cwd: Path, stdout: int = subprocess.DEVNULL, through: Sequence[str] = ()
-) -> Iterator[subprocess.Popen[str]]:
-    """The real command, running; killed at the end if it still does."""
-    paths = os.pathsep.join([str(ROOT / "platform"), str(ROOT / "tests")])
-    with subprocess.Popen(
-        [sys.executable, *through, "-m", "unlabeled", *arguments],
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": paths},
-        stdout=stdout,
-        stderr=subprocess.STDOUT,
-        text=True,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
 
 
 def wait_for(condition: Callable[[], object], what: str, seconds: float = 120) -> None:

@@ -30,6 +30,8 @@ import torch.distributed as dist
 
 DONE, FAILED, RELEASE = b"d", b"f", b"r"
 _pool: list[_Worker] = []
+START = multiprocessing.get_context("forkserver")
+START.set_forkserver_preload(["torch", "torch._dynamo", "torchvision"])  # imported once for all
 
 
 @dataclass(frozen=True)
@@ -111,8 +113,8 @@ def _workers(count: int) -> list[_Worker]:
     """The first `count` processes of the pool, started where they are missing."""
     _discard([worker for worker in _pool if not worker.process.is_alive()])
     while len(_pool) < count:
-        pipe, theirs = multiprocessing.get_context("spawn").Pipe()
-        process = multiprocessing.get_context("spawn").Process(target=_serve, args=(theirs,))
+        pipe, theirs = START.Pipe()
+        process = START.Process(target=_serve, args=(theirs,))
         process.start()
         theirs.close()  # so that a dead worker reads as end of file here
         _pool.append(_Worker(process, pipe))

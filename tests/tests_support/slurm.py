@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,6 +28,10 @@ SMALL = [
     "launch.minutes=30",
 ]
 """Real photographs and a small network: a step takes some ten milliseconds, a start ten seconds."""
+STEPS = 200
+TWO = ("launch.nodes=2", f"max_steps={STEPS}")
+STARTED = Path(tempfile.gettempdir(), "unlabeled-slurm-of-the-tests")
+"""There while a cluster runs that the tests started, and locked while it starts."""
 
 
 def script(action: str) -> subprocess.CompletedProcess[str]:
@@ -33,6 +39,34 @@ def script(action: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         ["bash", str(SCRIPT), action], capture_output=True, text=True, timeout=500
     )
+
+
+def start() -> str | None:
+    """Have a cluster that is up, whichever process of the tests asks first; or why there is none.
+
+    One that was up already is used, and left alone by `stop`.
+    """
+    with STARTED.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if script("status").returncode == 0:
+            return None
+        started = script("up")
+        if started.returncode != 0:
+            return started.stderr.strip().splitlines()[-1]
+        STARTED.touch()
+        return None
+
+
+def stop() -> None:
+    """Stop the cluster if the tests started it."""
+    if STARTED.exists():
+        assert script("down").returncode == 0
+        STARTED.unlink()
+
+
+def configuration() -> str:
+    """What SLURM_CONF has to be for SLURM's commands to find the cluster."""
+    return script("env").stdout.split("=", 1)[1].strip()
 
 
 def slurm(*command: str) -> str:
@@ -59,6 +93,15 @@ class SubmittedJob:
         """PENDING, RUNNING, COMPLETED, FAILED, ..."""
         words = slurm("scontrol", "show", "job", "--oneliner", self.id).split()
         return next(w.removeprefix("JobState=") for w in words if w.startswith("JobState="))
+
+    def nodes(self) -> list[str]:
+        """The names of the nodes that it runs on."""
+        short = slurm("squeue", "--noheader", "--jobs", self.id, "--format=%N").strip()
+        return slurm("scontrol", "show", "hostnames", short).split()
+
+    def reaches(self, step: int) -> None:
+        """Wait until it has done this many steps."""
+        until(lambda: self.steps() >= step, 120, f"step {step}\n{self.output()}")
 
     def hasten(self) -> None:
         """SLURM makes a requeued job wait for two minutes; the tests wait a few seconds.

@@ -15,14 +15,12 @@ from tests_support.detectron2_compiled import needs_detectron2
 from unlabeled.config.schema import Normalization
 from unlabeled.data.normalize import Normalize
 from unlabeled.errors import CheckpointError, ConfigError
+from unlabeled.models.backbone_files import load_into, read_weights
 from unlabeled.models.backbones.resnet import ResNet
 from unlabeled.models.backbones.resnext import ResNeXt
-from unlabeled.transfer.detectron2_names import (
-    detectron2_name,
-    load_backbone,
-    resnet_of,
-    shape_of,
-)
+from unlabeled.models.key_maps import find_backbone
+from unlabeled.transfer.detectron2_names import detectron2_name, load_backbone
+from unlabeled.transfer.resnet_shape import shape_of
 
 PIXELS = Normalization(mean=(0.485, 0.456, 0.406), std=(0.228, 0.224, 0.225))
 
@@ -54,38 +52,6 @@ def test_no_two_tensors_get_one_name(depth: int) -> None:
         names = list(torchvision.models.get_model(f"resnet{depth}").state_dict())
     names = [name for name in names if not name.startswith("fc.")]
     assert len({detectron2_name(name) for name in names}) == len(names)
-
-
-def test_shapes_are_read_from_the_layers() -> None:
-    for depth, bottleneck in ((18, False), (34, False), (50, True), (101, True)):
-        shape = shape_of(ResNet(ResNet.Config(depth=depth, width=0.125)))
-        assert (shape.depth, shape.bottleneck, shape.stem_width) == (depth, bottleneck, 8)
-        assert (shape.res2_width, shape.width_per_group) == (32 if bottleneck else 8, 8)
-    grouped = shape_of(ResNeXt(ResNeXt.Config(depth=50, groups=32, width_per_group=4)))
-    assert (grouped.groups, grouped.width_per_group, grouped.res2_width) == (32, 4, 256)
-
-
-def test_a_resnet_of_torchvision_is_found_inside_its_wrapper() -> None:
-    """As `weights=torchvision:resnet50` gives it."""
-    wrapper = nn.Module()
-    with torch.device("meta"):
-        wrapper.model = torchvision.models.resnet50()
-    assert resnet_of(wrapper) is wrapper.model
-    shape = shape_of(wrapper.model)
-    assert (shape.depth, shape.stem_width, shape.res2_width) == (50, 64, 256)
-
-
-@pytest.mark.parametrize(
-    ("backbone", "message"),
-    [
-        (nn.Flatten(), "needs a ResNet or ResNeXt, got Flatten"),
-        (ResNet(ResNet.Config(depth=18, width=0.125, stages=1)), "has 1 stages"),
-        (ResNet(ResNet.Config(depth=18, width=0.125, stem="small")), "stem of stride 1"),
-    ],
-)
-def test_backbones_that_no_detector_takes_are_named(backbone: nn.Module, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        resnet_of(backbone)
 
 
 def detector(backbone: ResNet, **changes: Any) -> Any:
@@ -165,6 +131,36 @@ def test_the_same_picture_has_the_same_c4_and_res5_maps() -> None:
         torch.testing.assert_close(theirs, expected, rtol=0, atol=1e-5 * scale)
     assert isinstance(norm, nn.BatchNorm2d) and norm.num_features == backbone.feature_dim
     torch.testing.assert_close(model.roi_heads.res5(c4), norm(res5(c4)))
+
+
+@needs_detectron2
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["faster_rcnn_c4", "mask_rcnn_fpn"])
+@pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
+@torch.no_grad()
+def test_a_trained_detector_gives_its_backbone_back(kind: str, norm: str, tmp_path: Path) -> None:
+    """From the file that Detectron2 writes; noise on every tensor stands for training."""
+    from detectron2.checkpoint import DetectionCheckpointer
+
+    backbone = resnet()
+    model = detector(backbone, detector=kind, norm=norm)
+    load_backbone(model, backbone.state_dict())
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.mul_(1 + 0.1 * torch.rand_like(tensor))
+    DetectionCheckpointer(model, str(tmp_path)).save("model_final", iteration=5)
+    file = tmp_path / "model_final.pth"
+    layout, state = find_backbone(read_weights(file), backbone, origin=str(file))
+    load_into(backbone, state, str(file))
+    images = torch.randint(0, 256, (2, 3, 64, 96), dtype=torch.uint8)
+    ours = maps(backbone.eval(), images)["res5"]
+    x = model.preprocess_image([{"image": image} for image in images]).tensor
+    if kind == "mask_rcnn_fpn":
+        theirs = model.backbone.bottom_up(x)["res5"]
+    else:
+        theirs = model.roi_heads.res5[:3](model.backbone(x)["res4"])
+    assert layout == "detectron2"
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5 * float(theirs.abs().max()))
 
 
 @needs_detectron2

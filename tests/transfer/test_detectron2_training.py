@@ -18,9 +18,11 @@ from tests_support.ranks import run_ranks
 from unlabeled.errors import ConfigError
 from unlabeled.evaluation.benchmarks.detection import Detection
 from unlabeled.evaluation.subject import IMAGENET
+from unlabeled.models.backbone_files import load_into, read_weights
 from unlabeled.models.backbones.resnet import ResNet
+from unlabeled.models.key_maps import find_backbone
 from unlabeled.transfer.detection_data import detection_split
-from unlabeled.transfer.detectron2_names import shape_of
+from unlabeled.transfer.resnet_shape import shape_of
 
 pytestmark = [needs_detectron2, pytest.mark.slow]
 COUNT = 12
@@ -153,6 +155,11 @@ def test_an_interrupted_training_continues_and_a_whole_one_is_only_measured(
     (tmp_path / "last_checkpoint").write_text("model_0000001.pth")  # written after two iterations
     continued = outcome(config, tmp_path)
     assert len(continued.losses) == 2
+    # Its file, with optimizer and schedule in it, is read as data, and holds a trained backbone.
+    file, backbone = tmp_path / "model_final.pth", fresh_resnet()
+    before = backbone.layer4[2].conv3.weight.clone()
+    load_into(backbone, find_backbone(read_weights(file), backbone, origin="file")[1], "file")
+    assert not torch.equal(backbone.layer4[2].conv3.weight, before)
 
 
 def learned(root: str, folder: str) -> Any:

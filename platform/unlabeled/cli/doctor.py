@@ -39,8 +39,11 @@ REQUIRED = {
 
 # module: (distribution, what it is for, how to get it)
 OPTIONAL = {
+    "pycocotools": ("pycocotools", "detection on COCO", "pip install pycocotools"),
+    "transformers": ("transformers", "detection with DETR", "pip install transformers"),
     "timm": ("timm", "more backbones", "pip install timm"),
     "faiss": ("faiss-cpu", "neighbours and k-means at scale", "pip install faiss-cpu"),
+    "pyarrow": ("pyarrow", "extracted features' index as Parquet", "pip install pyarrow"),
 }
 
 # module and file inside it: the photographs of the example that needs no download

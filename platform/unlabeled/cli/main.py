@@ -52,6 +52,11 @@ COMMANDS: dict[str, Command] = {
         "write the features of every image of a data set to files",
         needs_torch=True,
     ),
+    "index": Command(
+        "unlabeled.cli.index",
+        "build INPUT ... --out INDEX | check | stats | merge | shuffle",
+        "make one index of any number of images, in folders, lists or tar shards",
+    ),
     "jobs": Command(
         "unlabeled.cli.jobs",
         "[FOLDER ...] | tail [-f] RUN | cancel RUN | resubmit RUN",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from unlabeled.cli.hydra_flags import run_command
-from unlabeled.config.schema import SuiteConfig
+from unlabeled.config.suites import SuiteConfig
 from unlabeled.evaluation.suite import run_suite
 from unlabeled.evaluation.watch import watch
 

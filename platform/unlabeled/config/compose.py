@@ -10,10 +10,11 @@ from typing import Any
 
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from unlabeled.config.location import config_dir
@@ -64,7 +65,10 @@ def compose_config(name: str, overrides: Sequence[str]) -> Composed:
 def _compose(name: str, overrides: list[str]) -> dict[str, Any]:
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(config_dir()), version_base="1.3", job_name="unlabeled"):
-        config = compose(name, overrides)
+        config = compose(name, overrides, return_hydra_config=True)
+    HydraConfig.instance().set_config(config)  # what ${hydra:runtime.choices...} is resolved from
+    with open_dict(config):
+        del config["hydra"]
     data = OmegaConf.to_container(config, resolve=True)
     assert isinstance(data, dict)
     return {str(key): value for key, value in data.items()}

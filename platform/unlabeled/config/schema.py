@@ -1,10 +1,10 @@
-"""The typed truth behind the YAML: every key of `unlabeled pretrain` and `unlabeled evaluate`."""
+"""The typed truth behind the YAML: every key of `pretrain`, `evaluate` and `extract`."""
 
 from __future__ import annotations
 
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from unlabeled.registry import Component
@@ -215,7 +215,8 @@ class MeasuringConfig:
 
     weights: str
     """A run, a checkpoint, a weights file (of ours, torchvision, timm, Detectron2, SwAV, DINO, MoCo
-    or VISSL), torchvision:<name>, or `random`."""
+    or VISSL), a folder of backbone.safetensors and backbone.json, torchvision:<name>, or
+    `random`."""
     like: str | None = None
     """A run whose data set, view, architecture and seed count where this command names none."""
     dataset: Annotated[Component, "dataset"] | None = None
@@ -244,62 +245,16 @@ class EvaluateConfig(MeasuringConfig):
 
     benchmark: Annotated[Component, "benchmark"]
     out: str | None
-    """Where the result goes; null: results/<benchmark>.json of the run, or only the terminal."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class SuitePart:
-    """One benchmark of a suite."""
-
-    benchmark: Annotated[Component, "benchmark"]
-    dataset: Annotated[Component, "dataset"] | None = None
-    """null: that of the suite."""
-    metric: str | None = None
-    """The metric that the table shows; null: the benchmark's main one."""
-    published: dict[str, float] = field(default_factory=dict)
-    """What papers report for that metric, by method; shown beside ours, never mixed with it."""
-    source: str | None = None
-    """Where the published numbers stand."""
-
-    def problems(self) -> Problems:
-        """No number without its source."""
-        if self.published and self.source is None:
-            yield "source", "published numbers need the paper and table that they come from"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SuiteChoice:
-    """The benchmarks of a suite."""
-
-    name: str
-    parts: dict[str, SuitePart | None]
-    """By the name of their result file; null leaves one out."""
+    """Where the result goes; null: results/<result>.json of the run, or only the terminal."""
+    result: str | None = None
+    """The name of the result in a run; what `benchmark=` chose, preset or component. null: the
+    component."""
 
     def problems(self) -> Problems:
         """Names that are files."""
-        if not any(self.parts.values()):
-            yield "parts", "a suite needs at least one benchmark"
-        for name in self.parts:
-            if not name.replace("-", "_").isidentifier():
-                yield f"parts.{name}", "names a file: use letters, digits, - and _"
-
-
-@dataclass(frozen=True, kw_only=True)
-class SuiteConfig(MeasuringConfig):
-    """Everything that `unlabeled suite` reads."""
-
-    suite: SuiteChoice
-    out: str | None
-    """The folder of the results; null: results/ of the run, or results/<weights> here."""
-    watch: bool
-    """Measure every checkpoint of a run that still trains, into results/<step>/, until it ends."""
-    watch_seconds: float
-    """How long to wait before looking for another checkpoint."""
-
-    def problems(self) -> Problems:
-        """Ranges."""
         yield from super().problems()
-        yield from _positive(watch_seconds=self.watch_seconds)
+        if self.result is not None and self.result.strip("./") == "":
+            yield "result", f"names a file, got {self.result!r}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -316,6 +271,8 @@ class ExtractConfig(MeasuringConfig):
     shard_images: int
     """Images whose features share a file: what a kill loses at most per process, and the piece in
     which processes share the work."""
+    index: Literal["csv", "parquet"]
+    """Kind of the tables of names, labels and rows; parquet needs pyarrow."""
     out: str
     """The folder to write, or to go on with."""
 

@@ -119,6 +119,12 @@ def build_method(
         raise ConfigError(
             f"assigner: method {config.method.name} needs one, e.g. assigner=sinkhorn"
         )
+    if cls.needs_epochs and config.samples is not None and config.samples <= len(source):
+        raise ConfigError(
+            f"samples: {config.samples} of {len(source)} images is a single pass, and method "
+            f"{config.method.name} learns from the epoch before; give epochs=... (and "
+            "samples=null), or a method that works online, like swav or simclr"
+        )
     backbone = build_backbone(config)
     facts = DataFacts(
         num_samples=len(source),

@@ -23,6 +23,7 @@ from unlabeled.data.types import Batch
 from unlabeled.distributed import comm
 from unlabeled.engine.logs import log_to
 from unlabeled.errors import ConfigError, DataError, UserError
+from unlabeled.evaluation.feature_tables import require_format
 from unlabeled.evaluation.feature_writer import Broken, FeatureWriter
 from unlabeled.evaluation.layer_averages import LayerAverages
 from unlabeled.evaluation.subject import (
@@ -46,6 +47,7 @@ def extract_features(config: ExtractConfig, device: torch.device) -> None:
     files do not depend on when the job was stopped. Under DDP each rank takes a contiguous share of
     the missing shards; rank 0 writes the tables.
     """
+    require_format(config.index)
     with log_to(None, terminal=comm.rank() == 0):
         encoder = load_encoder(config)
         source: Source = named_dataset(config).build(split=config.split)
@@ -64,6 +66,7 @@ def extract_features(config: ExtractConfig, device: torch.device) -> None:
             Path(config.out).expanduser(),
             _made_of(config, encoder, source, widths),
             about={"weights": config.weights},
+            tables=config.index,
         )
         missing = _agreed_missing(writer)
         own = comm.rank() * len(missing) // comm.world_size()

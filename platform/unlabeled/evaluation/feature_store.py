@@ -3,16 +3,16 @@
 <folder>/features.json            what they were made of; `complete` once all is there
          index.csv                row, image, file, label, shard: a line for every row
          broken.csv               image, file, reason: what cannot be decoded and has no row
+                                  (both .parquet with index=parquet)
          features/<layer>/00000.npy   [rows, D], float32 or float16
          shards/00000.json        how many rows a whole shard has, and its broken images
 
 `image` is the place in the data set, `row` the place among the features of all shards in their
-order. Names are kept byte by byte; read the tables as UTF-8 with errors="surrogateescape".
+order. Names are kept byte by byte; how, says unlabeled.evaluation.feature_tables.
 """
 
 from __future__ import annotations
 
-import csv
 import json
 from bisect import bisect_right
 from collections.abc import Iterator
@@ -27,6 +27,7 @@ import numpy as np
 from unlabeled.config.check import build_config
 from unlabeled.data.sources.base import Source
 from unlabeled.errors import DataError
+from unlabeled.evaluation.feature_tables import TableFormat, read_lines
 from unlabeled.registry import Component
 
 FORMAT = 1
@@ -45,15 +46,13 @@ class Place:
         """What the features were made of."""
         return self.folder / "features.json"
 
-    @property
-    def index(self) -> Path:
+    def index(self, kind: TableFormat) -> Path:
         """A line for every row."""
-        return self.folder / "index.csv"
+        return self.folder / f"index.{kind}"
 
-    @property
-    def broken(self) -> Path:
+    def broken(self, kind: TableFormat) -> Path:
         """A line for every image without a row."""
-        return self.folder / "broken.csv"
+        return self.folder / f"broken.{kind}"
 
     def shard(self, layer: str, number: int) -> Path:
         """The features of a layer for one shard."""
@@ -66,7 +65,7 @@ class Place:
 
 @dataclass(frozen=True)
 class IndexRow:
-    """A line of index.csv; `label` is None for an image without one."""
+    """A line of the index; `label` is None for an image without one."""
 
     row: int
     image: int
@@ -143,15 +142,23 @@ class FeatureStore:
         return bisect_right(self._first_rows, row) - 1
 
     def index(self) -> Iterator[IndexRow]:
-        """The lines of index.csv, in the order of the rows."""
-        for row, image, file, label, shard in _table(self.place.index, INDEX_COLUMNS):
-            number = int(label) if label else None
-            yield IndexRow(int(row), int(image), file, number, int(shard))
+        """The lines of the index, in the order of the rows."""
+        kind = self._tables
+        for line in read_lines(self.place.index(kind), INDEX_COLUMNS, kind):
+            yield IndexRow(*line)
 
     def broken(self) -> Iterator[tuple[int, str, str]]:
         """(image, file, reason) of every image without a row."""
-        for image, file, reason in _table(self.place.broken, BROKEN_COLUMNS):
-            yield int(image), file, reason
+        kind = self._tables
+        for line in read_lines(self.place.broken(kind), BROKEN_COLUMNS, kind):
+            image, file, reason = line
+            yield image, file, reason
+
+    @property
+    def _tables(self) -> TableFormat:
+        # Folders that do not say it are older than the choice.
+        kind: TableFormat = self.card.get("index", "csv")
+        return kind
 
     @cached_property
     def images(self) -> np.ndarray:
@@ -215,15 +222,3 @@ def read_shard(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray:
             "and extract into this folder again"
         )
     return array
-
-
-def _table(path: Path, columns: tuple[str, ...]) -> Iterator[list[str]]:
-    """The lines of a table below its header."""
-    try:
-        with path.open(encoding="utf-8", errors="surrogateescape", newline="") as file:
-            lines = csv.reader(file)
-            if tuple(next(lines, ())) != columns:
-                raise DataError(f"{path} must begin with the columns {', '.join(columns)}")
-            yield from lines
-    except (OSError, csv.Error) as error:
-        raise DataError(f"cannot read {path}: {error}") from error

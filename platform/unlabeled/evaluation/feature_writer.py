@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from unlabeled.data.sources.base import Source
-from unlabeled.data.whole_files import write_file, write_table
+from unlabeled.data.sources.roots import nothing_decoded
+from unlabeled.data.whole_files import write_file
 from unlabeled.errors import ConfigError, DataError, EnvironmentProblem
 from unlabeled.evaluation.feature_store import (
     BROKEN_COLUMNS,
@@ -20,6 +21,7 @@ from unlabeled.evaluation.feature_store import (
     read_card,
     read_shard,
 )
+from unlabeled.evaluation.feature_tables import TableFormat, write_lines
 
 Broken = tuple[int, str, str]
 """(image, name, reason)."""
@@ -30,15 +32,22 @@ class FeatureWriter:
 
     made_of: all that decides the numbers and their order (weights, images, view, layers and their
     widths, type, images per shard); a folder that was begun with anything else is refused. about:
-    what readers are told beside it. Shard k is of the images from k S to (k + 1) S. Every file is
-    written beside its place and renamed, under a name that the next attempt takes again: a reader
-    never sees a part, and a kill leaves nothing that stays.
+    what readers are told beside it. tables: what kind the index is. Shard k is of the images from
+    k S to (k + 1) S. Every file is written beside its place and renamed, under a name that the next
+    attempt takes again: a reader never sees a part, and a kill leaves nothing that stays.
     DDP: rank 0 calls `open` and `finish`, every rank `write` for shards of its own.
     """
 
-    def __init__(self, folder: Path, made_of: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        made_of: Mapping[str, Any],
+        about: Mapping[str, Any],
+        tables: TableFormat = "csv",
+    ) -> None:
         self.place = Place(folder)
-        self._made_of, self._about = dict(made_of), dict(about)
+        self._made_of, self._about = dict(made_of), {**about, "index": tables}
+        self._tables = tables
         self._images: int = made_of["images"]
         self._shard_images: int = made_of["shard_images"]
 
@@ -130,14 +139,11 @@ class FeatureWriter:
             )
         broken = {image: (name, why) for record in whole for image, name, why in record["broken"]}
         if len(broken) == self._images:
-            name, reason = next(iter(broken.values()))
-            raise DataError(
-                f"none of the {self._images} images can be decoded, the first of them {name} "
-                f"({reason})"
-            )
+            raise nothing_decoded(source, *next(iter(broken.values())))
         lines = ((image, name, why) for image, (name, why) in sorted(broken.items()))
-        write_table(self.place.broken, BROKEN_COLUMNS, lines)
-        write_table(self.place.index, INDEX_COLUMNS, self._index(source, broken))
+        kind = self._tables
+        write_lines(self.place.broken(kind), BROKEN_COLUMNS, lines, kind)
+        write_lines(self.place.index(kind), INDEX_COLUMNS, self._index(source, broken), kind)
         self._write_card(
             complete=True,
             rows=self._images - len(broken),

@@ -12,6 +12,7 @@ from torch import Tensor
 from unlabeled.config.schema import LoaderConfig
 from unlabeled.data.loader import eval_batches
 from unlabeled.data.sources.base import Source
+from unlabeled.data.sources.roots import nothing_decoded
 from unlabeled.data.transforms.base import Pipeline
 from unlabeled.data.types import Batch
 from unlabeled.distributed import comm
@@ -147,7 +148,7 @@ def _assemble(share: _Share, source: Source, device: torch.device) -> FeatureSet
     features = gather_rows(share.features, device)
     indices = gather_rows(share.indices.unsqueeze(1), device).squeeze(1)
     if not len(features):
-        raise DataError(f"none of the {len(source)} images can be decoded")
+        raise nothing_decoded(source, *broken[0]) if broken else DataError("there are no images")
     finite = torch.isfinite(features).all(dim=1)
     if not finite.all():
         worst = source.name(int(indices[int((~finite).nonzero()[0])]))

@@ -11,7 +11,7 @@ from unlabeled.data.sampling.shuffled import Shuffled
 from unlabeled.data.transforms.base import Pipeline
 from unlabeled.distributed import comm
 from unlabeled.engine.build import training_images
-from unlabeled.evaluation.benchmarks.base import Probe
+from unlabeled.evaluation.benchmarks.base import Probe, require_rows
 from unlabeled.evaluation.classifier import Feed
 from unlabeled.evaluation.features import FeatureSet
 from unlabeled.evaluation.training_views import training_views
@@ -56,5 +56,6 @@ def augmented_feed(probe: Probe, pipeline: Pipeline, *, batch_size: int) -> Feed
 @torch.no_grad()
 def _encode(probe: Probe, images: Tensor, *, rows: int) -> Tensor:
     """Float32 features [B, D] of uint8 images [B, 3, h, w] on the device, `rows` at a time."""
-    parts = torch.split(images, rows)
-    return torch.cat([probe.encode(probe.normalize(part)).float() for part in parts])
+    found = torch.cat([probe.encode(probe.normalize(p)).float() for p in torch.split(images, rows)])
+    require_rows(found, probe.feature_dim)
+    return found

@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from copy import deepcopy
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -19,8 +19,9 @@ from unlabeled.data.types import Batch
 from unlabeled.distributed import comm
 from unlabeled.distributed.batch_norm import convert_sync_batch_norm
 from unlabeled.distributed.group import data_parallel
+from unlabeled.engine.precision import Precision
 from unlabeled.errors import DivergenceError
-from unlabeled.evaluation.benchmarks.base import Probe
+from unlabeled.evaluation.benchmarks.base import Probe, require_rows
 from unlabeled.evaluation.training_views import Views
 
 log = logging.getLogger(__name__)
@@ -41,6 +42,8 @@ class Recipe(Protocol):
     @property
     def weight_decay(self) -> float: ...
     @property
+    def precision(self) -> Literal["fp32", "bf16", "fp16"]: ...
+    @property
     def sync_batch_norm(self) -> SyncBatchNormConfig: ...
     def learning_rates(self, epoch: int) -> tuple[float, float]:
         """The rates of a whole epoch: of the backbone and of the classifier."""
@@ -54,8 +57,10 @@ class Network(nn.Module):
         self.backbone, self.classifier = backbone, classifier
 
     def forward(self, images: Tensor) -> Tensor:
-        """Scores of every class."""
-        scores: Tensor = self.classifier(self.backbone(images))
+        """Scores of every class; ConfigError for a backbone that gives other features."""
+        features = self.backbone(images)
+        require_rows(features, self.classifier.in_features)
+        scores: Tensor = self.classifier(features)
         return scores
 
 
@@ -75,12 +80,14 @@ def finetune(probe: Probe, views: Views, recipe: Recipe) -> Iterator[Network]:
 
     SGD with two rates, of the backbone and of the classifier, both constant within an epoch. A pure
     function of its arguments; the probe's backbone and the global generators stay as they are.
+    Weights, their update and the loss are float32, forward and backward pass of `precision`.
     Under DDP gradients are averaged and batch normalisation spans the ranks as `sync_batch_norm`
     says: ranks take the step of one process on the whole batch. DivergenceError once an epoch's
     mean loss is not finite, on all ranks together.
     """
     model = _synchronised(network(probe), recipe.sync_batch_norm, probe.device)
     parallel = data_parallel(model, probe.device)
+    precision = Precision(recipe.precision, probe.device)
     # The rates are set before every epoch; 0 is never used.
     optimizer = torch.optim.SGD(
         [{"params": model.backbone.parameters()}, {"params": model.classifier.parameters()}],
@@ -95,7 +102,7 @@ def finetune(probe: Probe, views: Views, recipe: Recipe) -> Iterator[Network]:
             group["lr"] = rate
         model.train()
         with drawing(probe.device, probe.seed, epoch, comm.rank()):
-            loss = _train_epoch(parallel, optimizer, views(epoch), probe)
+            loss = _train_epoch(parallel, optimizer, precision, views(epoch), probe)
         if not math.isfinite(loss):
             raise DivergenceError(
                 f"the loss of fine-tuning became {loss} in epoch {epoch + 1} at learning rates "
@@ -118,16 +125,22 @@ def _synchronised(model: Network, settings: SyncBatchNormConfig, device: torch.d
 
 
 def _train_epoch(
-    parallel: nn.Module, optimizer: torch.optim.SGD, batches: Iterator[Batch], probe: Probe
+    parallel: nn.Module,
+    optimizer: torch.optim.SGD,
+    precision: Precision,
+    batches: Iterator[Batch],
+    probe: Probe,
 ) -> float:
     """One pass; returns the mean loss over batches and ranks."""
     total, count = torch.zeros((), device=probe.device), 0
     for batch in batches:
         assert batch.labels is not None
-        loss = F.cross_entropy(parallel(probe.normalize(batch.views[0])), batch.labels)
+        with precision.autocast():
+            scores = parallel(probe.normalize(batch.views[0]))
+        loss = F.cross_entropy(scores.float(), batch.labels)
         optimizer.zero_grad()
-        torch.autograd.backward(loss)
-        optimizer.step()
+        precision.backward(loss)
+        precision.step(optimizer)
         total += loss.detach()
         count += 1
     return float(comm.all_reduce_sum(total)) / (count * comm.world_size())

@@ -101,7 +101,8 @@ class Taps:
 
 
 def _fault(key: str, field: str, message: str) -> ConfigError:
-    return ConfigError(f"benchmark.layers.{key}.{field}: {message}")
+    place = f"layers.{key}" if key else "layer"  # one alone has no key
+    return ConfigError(f"benchmark.{place}.{field}: {message}")
 
 
 def _submodule(backbone: nn.Module, key: str, layer: Layer) -> nn.Module:

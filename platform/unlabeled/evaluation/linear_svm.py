@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
+
+from unlabeled.distributed import comm
+from unlabeled.evaluation.layers import Layer
+from unlabeled.evaluation.training_views import view_problems
+from unlabeled.registry import Component
+
+T = TypeVar("T")
 
 # VISSL svm_trainer: keeps a row of zeros finite.
 NORM_FLOOR = 1e-5
@@ -21,6 +29,42 @@ class Recipe(Protocol):
     def tolerance(self) -> float: ...
     @property
     def max_iterations(self) -> int: ...
+
+
+class Settings(Recipe, Protocol):
+    """What `svm` and `svm_low_shot` have in common."""
+
+    @property
+    def costs(self) -> list[float]: ...
+    @property
+    def layer(self) -> Layer | None: ...
+    @property
+    def view(self) -> Component | None: ...
+
+
+def problems(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Ranges, and a view that is one."""
+    if not settings.costs or min(settings.costs) <= 0:
+        yield "costs", f"needs one or more positive numbers, got {settings.costs}"
+    for name in ("positive_weight", "tolerance", "max_iterations"):
+        if getattr(settings, name) <= 0:
+            yield name, f"must be positive, got {getattr(settings, name)}"
+    if settings.layer is not None and settings.layer.batch_norm:
+        yield "layer.batch_norm", "a linear machine has none; give false"
+    yield from view_problems("view", settings.view)
+
+
+def features_named(settings: Settings) -> str:
+    """How the protocol of a result calls the features."""
+    layer, view = settings.layer, settings.view
+    of = "unit features" if layer is None else f"unit features of {layer.module}, {layer.pool}"
+    return of if view is None else f"{of}, {view.name} view"
+
+
+def over_ranks(numbers: Sequence[int], compute: Callable[[int], T]) -> dict[int, T]:
+    """compute(number) for every number, each on one rank, known to all."""
+    own = {number: compute(number) for number in numbers[comm.rank() :: comm.world_size()]}
+    return {number: row for part in comm.all_gather_objects(own) for number, row in part.items()}
 
 
 def unit_rows(features: Tensor) -> np.ndarray:

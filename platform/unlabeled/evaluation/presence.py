@@ -26,6 +26,14 @@ def require_presence(probe: Probe) -> None:
         )
 
 
+def shown_classes(shown: np.ndarray) -> list[int]:
+    """The classes that a test image shows, of a table int8 [n, C]; DataError if there is none."""
+    found = [number for number in range(shown.shape[1]) if (shown[:, number] == 1).any()]
+    if not found:
+        raise DataError("no test image shows any class; the test split has no use as it is")
+    return found
+
+
 def presence(source: Source, rows: FeatureSet) -> np.ndarray:
     """int8 [N, C] for the rows of features: 1 shown, -1 not shown, 0 undecided.
 

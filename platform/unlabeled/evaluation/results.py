@@ -49,6 +49,32 @@ def write_result(path: str | os.PathLike[str], result: Result) -> None:
         beside.unlink(missing_ok=True)
 
 
+def keep_other(path: Path, result: Result) -> Path | None:
+    """Make room for a result: rename what `path` holds if it is of another measurement.
+
+    To <name>-<first digits of its identity>.json beside it, which is returned. The same measurement
+    of other weights under the same name, and what is no result, stay to be replaced.
+    """
+    if not path.is_file():
+        return None
+    try:
+        other = read_result(path)
+    except DataError:
+        return None
+    if _measurement(other) == _measurement(result):
+        return None
+    kept = path.with_name(f"{path.stem}-{other.identity[:8]}{path.suffix}")
+    path.replace(kept)
+    return kept
+
+
+def _measurement(result: Result) -> tuple[object, ...]:
+    """What was measured and how, as the command said it."""
+    settings = [result.config.get(key) for key in ("benchmark", "eval_transform", "normalization")]
+    weights = os.path.abspath(os.path.expanduser(result.weights))
+    return weights, result.dataset, result.fingerprint, result.seed, settings
+
+
 def read_results(folder: str | os.PathLike[str]) -> list[Result]:
     """All results of a folder, by file name; none for a folder that does not exist."""
     return [read_result(path) for path in sorted(Path(folder).glob("*.json"))]
@@ -68,9 +94,14 @@ def read_result(path: Path) -> Result:
 
 
 def result_rows(results: Sequence[Result]) -> list[dict[str, object]]:
-    """A table row per result: what was measured on what, then its metrics."""
+    """A table row per result: what was measured, by its name, on what, then its metrics."""
     return [
-        {"benchmark": r.benchmark, "dataset": r.dataset, "weights": r.weights, **r.metrics}
+        {
+            "benchmark": r.config.get("result") or r.benchmark,
+            "dataset": r.dataset,
+            "weights": r.weights,
+            **r.metrics,
+        }
         for r in results
     ]
 

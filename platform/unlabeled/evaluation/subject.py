@@ -25,6 +25,7 @@ from unlabeled.engine.build import seed_everything
 from unlabeled.engine.run_directory import RunDirectory
 from unlabeled.errors import CheckpointError, ConfigError
 from unlabeled.evaluation.benchmarks.base import OwnData
+from unlabeled.models.backbone_cards import WEIGHTS_NAME, Card, read_card
 from unlabeled.models.backbone_files import load_backbone_state, load_into, read_weights
 from unlabeled.models.key_maps import find_backbone
 from unlabeled.registry import Component, get, load_plugins
@@ -113,11 +114,13 @@ def load_encoder(config: MeasuringConfig) -> Encoder:
     """What `load_subject` needs of the weights; no image is looked at."""
     _must_exist(config.weights)
     run, known = _reference(config)
+    card = None if known else read_card(Path(config.weights).expanduser())
     return Encoder(
-        backbone=_backbone(config, known),
+        backbone=_backbone(config, known, card),
         transform=config.eval_transform
         or (known.eval_transform if known else _default_transform()),
-        normalization=config.normalization or (known.normalization if known else IMAGENET),
+        normalization=config.normalization
+        or (known.normalization if known else card.normalisation if card else IMAGENET),
         run=run,
     )
 
@@ -170,11 +173,15 @@ def run_config(run: RunDirectory) -> PretrainConfig:
         ) from error
 
 
-def _backbone(config: MeasuringConfig, known: PretrainConfig | None) -> nn.Module:
+def _backbone(
+    config: MeasuringConfig, known: PretrainConfig | None, card: Card | None
+) -> nn.Module:
     """Build the architecture and fill it."""
     if config.weights.startswith("torchvision:"):
         return _torchvision_backbone(config.weights.removeprefix("torchvision:"))
-    component = config.backbone or (known.backbone if known else None)
+    component = config.backbone or (
+        known.backbone if known else card.architecture if card else None
+    )
     if component is None:
         raise ConfigError(
             f"backbone: weights={config.weights} does not say its architecture; give backbone=... "
@@ -201,9 +208,9 @@ def backbone_state(path: Path, backbone: nn.Module) -> dict[str, Tensor]:
     """The backbone's tensors in a run, a checkpoint or a weights file of any known layout."""
     if path.is_file():
         return find_backbone(read_weights(path), backbone, origin=str(path))[1]
-    exported = path / "weights" / "backbone.safetensors"
-    if exported.is_file():
-        return load_backbone_state(exported)
+    for exported in (path / "weights" / WEIGHTS_NAME, path / WEIGHTS_NAME):
+        if exported.is_file():
+            return load_backbone_state(exported)
     folder = path if (path / "shared.pt").is_file() else checkpoint.newest(path / "checkpoints")
     if folder is None:
         raise CheckpointError(f"weights: {path} holds neither exported weights nor a checkpoint")

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 
-from unlabeled.config.schema import EvaluateConfig, MeasuringConfig, SuiteConfig, SuitePart
+from unlabeled.config.schema import EvaluateConfig, MeasuringConfig
+from unlabeled.config.suites import SuiteConfig, SuitePart
 from unlabeled.distributed import comm
 from unlabeled.engine.logs import log_to
 from unlabeled.engine.run_directory import write_atomically

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from unlabeled.config.schema import SuiteChoice, SuitePart
+from unlabeled.config.suites import SuiteChoice, SuitePart
 from unlabeled.evaluation.results import Result, format_table
 
 

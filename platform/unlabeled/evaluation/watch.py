@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from unlabeled.config.schema import SuiteConfig
+from unlabeled.config.suites import SuiteConfig
 from unlabeled.distributed import comm
 from unlabeled.engine import checkpoint
 from unlabeled.engine.logs import log_to

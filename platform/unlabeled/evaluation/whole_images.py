@@ -19,6 +19,7 @@ from unlabeled.distributed import comm
 from unlabeled.errors import DataError
 from unlabeled.evaluation.benchmarks.base import Probe
 from unlabeled.evaluation.features import gather_rows
+from unlabeled.evaluation.token_features import whole_patches
 
 Resize = Callable[[Image.Image], Image.Image]
 
@@ -44,19 +45,21 @@ def whole_features(
 ) -> Tensor:
     """Features float32 [N, D] of all images, in order, in host memory.
 
-    Consecutive images of equal size are encoded together. DataError if an image cannot be decoded
+    Consecutive images of equal size are encoded together; a vision transformer does not see the
+    right and lower border that fills no patch. DataError if an image cannot be decoded
     or a feature is not finite: a search with images left out is another search.
     Under DDP each rank encodes a contiguous share and receives all rows.
     """
     ranks = comm.world_size()
     share = range(*(len(source) * (comm.rank() + part) // ranks for part in (0, 1)))
+    encode = whole_patches(probe.backbone, probe.encode)
     parts, broken = [torch.empty(0, 0)], []
     for stack in _stacks(source, share, resize, probe):
         if isinstance(stack, str):
             broken.append(stack)
             continue
         images = probe.normalize(stack.to(probe.device))  # [B, 3, h, w]
-        parts.append(over_scales(probe.encode, images, scales).cpu())
+        parts.append(over_scales(encode, images, scales).cpu())
     faults = [fault for each in comm.all_gather_objects(broken) for fault in each]
     if faults:
         raise DataError(

@@ -111,6 +111,7 @@ class ComparisonTable(Hook):
                 threads=config.threads,
                 loader=config.loader,
                 out=None,
+                result=label,
                 launch=config.launch,
                 plugins=config.plugins,
             )

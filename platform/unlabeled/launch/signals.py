@@ -6,7 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from multiprocessing.process import BaseProcess
 from types import FrameType
 
@@ -32,7 +32,9 @@ def signals_passed_to(children: Sequence[BaseProcess]) -> Iterator[None]:
     def forward(number: int, _: FrameType | None) -> None:
         for child in children:
             if child.is_alive() and child.pid is not None:
-                os.kill(child.pid, number)
+                # What the signal interrupted may just have learned of this child's end.
+                with suppress(ProcessLookupError):
+                    os.kill(child.pid, number)
 
     before = {number: signal.signal(number, forward) for number in FORWARDED}
     try:

@@ -87,6 +87,9 @@ class Method(nn.Module):
     needs_labels: ClassVar[bool] = False
     """Whether batches keep their labels; a self-supervised method never sees any."""
 
+    needs_epochs: ClassVar[bool] = False
+    """Whether it learns from what it saw an epoch ago, so that one pass over the data is none."""
+
     backbone: nn.Module
     head: nn.Module
     facts: DataFacts

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import pickle
 import re
@@ -17,14 +16,12 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-import unlabeled
-from unlabeled.config.check import to_data
 from unlabeled.distributed import comm
 from unlabeled.distributed.tensor_stream import write_tensors
 from unlabeled.errors import CheckpointError, EnvironmentProblem
+from unlabeled.models.backbone_cards import WEIGHTS_NAME, write_card
 from unlabeled.registry import Component
 
-WEIGHTS_NAME, CARD_NAME = "backbone.safetensors", "backbone.json"
 PICKLED = (".pt", ".pth", ".tar", ".torch")
 """Suffixes of torch.save's files; SwAV's published weights end in .pth.tar, VISSL's in .torch."""
 _PICKLE_HINT = (
@@ -52,31 +49,32 @@ def export_backbone(
     DDP: all ranks call it with the bare backbone, and rank 0 writes; of a sharded backbone one
     tensor at a time is gathered.
     """
-    card = {
-        "architecture": to_data(component),
-        "feature_dim": backbone.feature_dim,
-        "normalisation": {"mean": list(mean), "std": list(std)},
-        "image_size": image_size,
-        "unlabeled_version": unlabeled.__version__,
-        "how_to_load": _how_to_load(backbone),
-    }
-    text = json.dumps(card, indent=2) + "\n"
-    state = backbone.state_dict()
+    weights = folder / WEIGHTS_NAME
+    write_state(weights, backbone.state_dict())
     problem: str | None = None
     if comm.rank() == 0:
-        weights, page = _Beside(folder / WEIGHTS_NAME), _Beside(folder / CARD_NAME)
-        write_tensors(weights.write, state)
-        problem = weights.finish()
-        if problem is None:
-            page.write(text.encode())
-            problem = page.finish()
+        try:
+            write_card(weights, backbone, component, mean=mean, std=std, image_size=image_size)
+        except EnvironmentProblem as error:
+            problem = str(error)
+    _raise_together(problem)
+    return weights
+
+
+def write_state(path: Path, state: Mapping[str, Tensor]) -> None:
+    """These tensors, bit by bit, as a .safetensors file.
+
+    Written beside and renamed; a disk that is full or read-only raises EnvironmentProblem.
+    DDP: all ranks call it, and rank 0 writes; sharded tensors are gathered one at a time.
+    """
+    problem: str | None = None
+    if comm.rank() == 0:
+        file = _Beside(path)
+        write_tensors(file.write, state)
+        problem = file.finish()
     else:
         write_tensors(len, state)
-    # Told to all: a rank that ended alone would leave the others waiting for it.
-    for said in comm.all_gather_objects(problem):
-        if said:
-            raise EnvironmentProblem(said)
-    return folder / WEIGHTS_NAME
+    _raise_together(problem)
 
 
 def load_backbone_state(path: Path) -> dict[str, Tensor]:
@@ -138,17 +136,11 @@ def load_into(backbone: nn.Module, state: Mapping[str, Tensor], origin: str) -> 
     backbone.load_state_dict(dict(state), strict=True)
 
 
-def _how_to_load(backbone: nn.Module) -> list[str]:
-    """Lines of Python that rebuild the backbone as `m`, load the weights and compute features."""
-    build = getattr(backbone, "how_to_load", None)
-    if build is None:
-        return ["Build the architecture above, then load the tensors: the names are its own."]
-    return [
-        *str(build).split("\n"),
-        "from safetensors.torch import load_file",
-        f"m.load_state_dict(load_file({WEIGHTS_NAME!r}))",
-        "m.eval()  # m(images [B, 3, h, w], scaled to [0, 1] and normalised) -> [B, feature_dim]",
-    ]
+def _raise_together(problem: str | None) -> None:
+    """Raise what any rank met on every one: who ended alone would leave the others waiting."""
+    for said in comm.all_gather_objects(problem):
+        if said:
+            raise EnvironmentProblem(said)
 
 
 class _Beside:

@@ -1,8 +1,8 @@
 """Where other projects keep a backbone in their files, and how they name its tensors.
 
-Our names are torchvision's. A layout says where the mapping of names to tensors lies in a file,
-what stands before every name, and how names are spelled; it is data and pure functions, and takes
-no part in reading or writing files.
+Our names are torchvision's, and DINO's for vision transformers. A layout says where the mapping of
+names to tensors lies in a file, what stands before every name, and how names are spelled; it is
+data and pure functions, and takes no part in reading or writing files.
 """
 
 from __future__ import annotations
@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from unlabeled.errors import CheckpointError
+from unlabeled.models import regnet_names
+from unlabeled.models.vit_names import from_torchvision, to_torchvision
 
 Rename = Callable[[str], str | None]
 """A name in other words; None for a tensor that is no part of a backbone."""
@@ -25,7 +27,7 @@ Nest = tuple[str, ...]
 
 
 def as_it_is(name: str) -> str:
-    """Torchvision's names."""
+    """Our own names."""
     return name
 
 
@@ -34,12 +36,14 @@ class Layout:
     """How a project writes a backbone.
 
     nests and prefixes: the first ones are written; all are read, nests in this order and the
-    longest prefix first. others: what names of heads begin with, behind the prefix. beside: entries
-    of the file that its readers expect.
+    longest prefix first. further: prefixes of parts that lie elsewhere in the same file. others:
+    what names of heads begin with, behind the prefix. beside: entries of the file that its readers
+    expect.
     """
 
     nests: tuple[Nest, ...] = ((),)
     prefixes: tuple[str, ...] = ("",)
+    further: tuple[str, ...] = ()
     others: tuple[str, ...] = ()
     to_own: Rename = as_it_is
     from_own: Rename = as_it_is
@@ -54,16 +58,22 @@ class Layout:
         """The backbone's tensors by our names; empty if the content is not of this layout."""
         tensors = next(filter(None, (_inside(content, nest) for nest in self.nests)), {})
         for prefix in sorted(self.prefixes, key=len, reverse=True):
-            found = {}
-            for name, tensor in tensors.items():
-                short = name.removeprefix(prefix)
-                if name.startswith(prefix) and not short.startswith(self.others):
-                    own = self.to_own(short)
-                    if own is not None:
-                        found[own] = tensor
+            found = self._below(prefix, tensors)
             if found:
+                for other in self.further:
+                    found |= self._below(other, tensors)
                 return found
         return {}
+
+    def _below(self, prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        found = {}
+        for name, tensor in tensors.items():
+            short = name.removeprefix(prefix)
+            if name.startswith(prefix) and not short.startswith(self.others):
+                own = self.to_own(short)
+                if own is not None:
+                    found[own] = tensor
+        return found
 
     def content(self, backbone: Mapping[str, Tensor]) -> dict[str, Any]:
         """What a file of this layout holds for a backbone with our names.
@@ -122,17 +132,26 @@ def _from_detectron2(name: str) -> str | None:
 
 
 _DATA_PARALLEL = "module."
-_CLASSIFIERS = ("fc.", "head.", "classifier.")
+_CLASSIFIERS = ("fc.", "head.", "heads.", "classifier.")
 
 LAYOUTS: dict[str, Layout] = {
-    # Flat, torchvision's names: what `weights/backbone.safetensors` of a run holds.
+    # Flat, our names: what `weights/backbone.safetensors` of a run holds.
     "own": Layout(),
     "torchvision": Layout(
-        nests=((), ("model",), ("state_dict",)), prefixes=("", _DATA_PARALLEL), others=_CLASSIFIERS
+        nests=((), ("model",), ("state_dict",)),
+        prefixes=("", _DATA_PARALLEL),
+        others=_CLASSIFIERS,
+        to_own=from_torchvision,
+        from_own=to_torchvision,
     ),
-    # timm names ResNets as torchvision does.
+    # timm names ResNets as torchvision does, vision transformers as DINO does, and RegNets by
+    # names of its own.
     "timm": Layout(
-        nests=((), ("state_dict",), ("model",)), prefixes=("", _DATA_PARALLEL), others=_CLASSIFIERS
+        nests=((), ("state_dict",), ("model",)),
+        prefixes=("", _DATA_PARALLEL),
+        others=_CLASSIFIERS,
+        to_own=regnet_names.from_timm,
+        from_own=regnet_names.to_timm,
     ),
     # facebookresearch/swav, published weights and checkpoints, for main_swav.py ...
     "swav": Layout(
@@ -146,9 +165,10 @@ LAYOUTS: dict[str, Layout] = {
         prefixes=(_DATA_PARALLEL, ""),
         others=("projection_head.", "prototypes."),
     ),
-    # facebookresearch/dino: the teacher is what is evaluated; networks with batch norm are wrapped.
+    # facebookresearch/dino: the teacher is what is evaluated; networks with batch norm are wrapped,
+    # and the student of a ViT is.
     "dino": Layout(
-        nests=(("teacher",), ()),
+        nests=(("teacher",), ("student",), ()),
         prefixes=("module.backbone.", "backbone.", _DATA_PARALLEL, ""),
         others=_CLASSIFIERS,
     ),
@@ -166,11 +186,14 @@ LAYOUTS: dict[str, Layout] = {
             "trunk._feature_blocks.",
             "trunk.base_model._feature_blocks.",
         ),
+        to_own=regnet_names.from_vissl,
+        from_own=regnet_names.to_vissl,
     ),
     # Initial weights, whose names are matched by their ends, and Detectron2's own FPN checkpoints.
     "detectron2": Layout(
         nests=(("model",), ()),
         prefixes=("", "backbone.bottom_up.", "backbone."),
+        further=("roi_heads.",),  # where a trained C4 detector has its last stage
         to_own=_from_detectron2,
         from_own=_detectron2,
         beside={"__author__": "unlabeled", "matching_heuristics": True},

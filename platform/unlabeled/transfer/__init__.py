@@ -1,1 +1,1 @@
-"""Other people's detectors on our backbones: the only room that knows Detectron2."""
+"""Other people's detectors on our backbones: the only room that knows their libraries."""

@@ -8,6 +8,7 @@ import json
 import os
 import re
 import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -185,6 +186,15 @@ def name_problem(layout: Layout, name: str) -> str | None:
     if layout == "voc" and not re.fullmatch(r"(2007|2012)_\w+", name):
         return f"a VOC split is <2007 or 2012>_<list>, such as 2007_trainval, got {name!r}"
     return None
+
+
+def class_names(
+    layout: Layout, given: list[str] | None, train: Sequence[DetectionSplit]
+) -> list[str]:
+    """Those that were given, or the twenty of VOC, or those that COCO's training file lists."""
+    if given is not None:
+        return given
+    return list(VOC_CLASSES) if layout == "voc" else list(train[0].classes())
 
 
 def check_classes(train: list[DetectionSplit], test: DetectionSplit, names: list[str]) -> None:

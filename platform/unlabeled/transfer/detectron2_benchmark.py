@@ -16,8 +16,8 @@ from unlabeled.errors import ConfigError
 from unlabeled.transfer.detection_data import DetectionSplit
 from unlabeled.transfer.detectron2_config import detectron2_config
 from unlabeled.transfer.detectron2_data import evaluator, register_split
-from unlabeled.transfer.detectron2_names import shape_of
 from unlabeled.transfer.detectron2_training import measure, own_random_numbers, train_detector
+from unlabeled.transfer.resnet_shape import shape_of
 
 if TYPE_CHECKING:
     from unlabeled.evaluation.benchmarks.detection import Detection

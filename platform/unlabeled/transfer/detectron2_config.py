@@ -11,7 +11,7 @@ from detectron2.config import get_cfg
 from unlabeled.config.schema import Normalization
 from unlabeled.errors import ConfigError
 from unlabeled.transfer import detectron2_roi_heads
-from unlabeled.transfer.detectron2_names import ResNetShape
+from unlabeled.transfer.resnet_shape import ResNetShape
 
 if TYPE_CHECKING:
     from unlabeled.evaluation.benchmarks.detection import Detection

@@ -68,6 +68,9 @@ def test_too_few_originals_are_logged(tmp_path: Path, caplog: pytest.LogCaptureF
 
 
 def test_missing_folders_and_originals_are_named(tmp_path: Path) -> None:
+    message = r"nowhere does not exist \(.* does\); expected below root: original/\*"
+    with pytest.raises(DataError, match=message):
+        copydays(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"original is missing; expected below root: original/"):
         copydays(tmp_path)
     lay_out(tmp_path)

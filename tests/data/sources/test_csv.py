@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,23 @@ def test_an_empty_label_is_named_by_its_line(table: Path) -> None:
     table.write_text("file,species\na.png,wolf\nd.png\n")
     with pytest.raises(DataError, match="line 3: the label is empty"):
         build(table, label_column="species")
+
+
+def test_an_empty_path_is_named_by_its_line_and_an_empty_row_is_none(table: Path) -> None:
+    table.write_text("file,species\na.png,wolf\n,\n ,\t\n\nd.png,ant\n")
+    assert len(build(table, label_column="species")) == 2
+    table.write_text("file,species\na.png,wolf\n,ant\n")
+    with pytest.raises(DataError, match="line 3: the path is empty"):
+        build(table)
+
+
+def test_paths_keep_their_blanks_and_labels_do_not(table: Path) -> None:
+    names = [" a.png", "a.png ", "\ta\n.png", '"a".png', "a, b.png", " "]
+    with table.open("w", newline="") as file:
+        csv.writer(file).writerows([["file", "species"], *([name, " wolf "] for name in names)])
+    source = build(table, label_column="species")
+    assert [source.name(index) for index in range(len(source))] == names
+    assert source.classes == ("wolf",)
 
 
 @pytest.mark.parametrize("text", ["", "file,species\n"])

@@ -58,6 +58,9 @@ def test_masks_count_in_the_fingerprint(tmp_path: Path) -> None:
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
+    message = r"nowhere does not exist \(.* does\); expected below root: ImageSets"
+    with pytest.raises(DataError, match=message):
+        davis(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"cannot read .*val.txt: .*; expected below root: ImageSe"):
         davis(tmp_path)
     root = lay_out(tmp_path)

@@ -78,6 +78,9 @@ def test_cropped_queries_show_the_box_and_count_as_other_data(tmp_path: Path) ->
 
 
 def test_missing_files_are_named(tmp_path: Path) -> None:
+    message = r"nowhere does not exist \(.* does\); expected below root: roxford5k/gnd"
+    with pytest.raises(DataError, match=message):
+        revisited(tmp_path / "nowhere")
     with pytest.raises(DataError, match=r"has no roxford5k/gnd_roxford5k.pkl; expected below root"):
         revisited(tmp_path)
     lay_out(tmp_path)

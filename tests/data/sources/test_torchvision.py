@@ -95,6 +95,20 @@ def test_functions_of_the_module_are_no_data_sets(tmp_path: Path) -> None:
 def test_files_that_are_not_there_say_how_to_get_them(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"CIFAR10 in .*put its files there; or download=true"):
         build("CIFAR10", tmp_path)
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    (tmp_path / "cifar-10-batches-py" / "data_batch_4").write_bytes(b"half of it")
+    with pytest.raises(DataError) as caught:
+        build("CIFAR10", tmp_path)
+    assert "5 of its 6 files are missing: cifar-10-batches-py/data_batch_1, " in str(caught.value)
+    assert (
+        "1 of its 6 files are cut short or others than published: cifar-10-batches-py/dat"
+        in str(caught.value)
+    )
+    write_mnist(tmp_path)
+    (tmp_path / "MNIST" / "raw" / "t10k-labels-idx1-ubyte").unlink()
+    message = r"1 of its 4 files are missing: MNIST/raw/t10k-labels-idx1-ubyte \("
+    with pytest.raises(DataError, match=message):
+        build("MNIST", tmp_path)
 
 
 def test_sets_that_need_more_than_a_root_are_refused(tmp_path: Path) -> None:

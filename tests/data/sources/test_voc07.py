@@ -92,8 +92,10 @@ def test_missing_lists_are_named(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_voc_says_what_is_expected(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"has no folder JPEGImages; expected below root: JPEGIma"):
+    with pytest.raises(DataError, match=r"nowhere does not exist \(.*; expected below root: JPEGI"):
         voc(tmp_path / "nowhere")
+    with pytest.raises(DataError, match=r"has no folder JPEGImages; expected below root: JPEGIma"):
+        voc(tmp_path)
 
 
 @pytest.mark.parametrize(

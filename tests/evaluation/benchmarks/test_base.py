@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tests_support.probes import Blobs, Pixels, flatten, make_probe
-from unlabeled.errors import DataError
+from unlabeled.errors import ConfigError, DataError
 from unlabeled.evaluation.benchmarks.base import require_labels
 
 BLOBS = Blobs(classes=3, spread=10)
@@ -39,6 +40,36 @@ def test_differing_classes_are_named(classes: tuple[str, ...], message: str) -> 
     with pytest.raises(DataError, match=message):
         require_labels(make_probe(train, test))
     require_labels(make_probe(train, renamed(test, *train.classes)))
+
+
+def test_a_class_must_have_training_images_and_should_have_test_images(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Folders and lists name the classes of both splits together, so that the names agree."""
+    train, test = BLOBS.draw(20, 1), BLOBS.draw(20, 2)
+    assert train.labels is not None and test.labels is not None
+    require_labels(make_probe(train, test))
+    assert not caplog.text
+    test.labels = test.labels.clip(1)
+    require_labels(make_probe(train, test))
+    assert "1 classes have no test image: class-0" in caplog.text
+    train.labels = train.labels.clip(max=1)
+    with pytest.raises(
+        DataError, match=r"do, class-2 \(and no test image shows class-0\); a class"
+    ):
+        require_labels(make_probe(train, test))
+
+
+@pytest.mark.parametrize(
+    ("encode", "shape"),
+    [(flatten, r"\[6, 48\] for 6 images, not \[6, 50\]"), (lambda x: x, r"\[6, 3, 4, 4\] for 6")],
+)
+def test_features_of_the_wrong_dimension_are_named(
+    encode: Callable[[Tensor], Tensor], shape: str
+) -> None:
+    probe = make_probe(BLOBS.draw(6, 1), BLOBS.draw(6, 2), encode=encode, feature_dim=50)
+    with pytest.raises(ConfigError, match=f"backbone: gives features of shape {shape}"):
+        probe.features("train")
 
 
 def test_features_are_extracted_once_and_not_mixed_up() -> None:

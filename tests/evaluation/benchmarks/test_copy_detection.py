@@ -18,6 +18,7 @@ from unlabeled.data.sources.copydays import Copydays
 from unlabeled.errors import ConfigError, DataError
 from unlabeled.evaluation.benchmarks.base import Probe
 from unlabeled.evaluation.benchmarks.copy_detection import CopyDetection
+from unlabeled.models.backbones.vit import ViT
 from unlabeled.registry import Component, get
 
 SMALL = CopyDetection.Config(image_size=4)
@@ -122,6 +123,25 @@ def test_a_data_set_without_queries_is_refused() -> None:
     blobs = Blobs(2, 5)
     with pytest.raises(DataError, match="dataset=revisited or dataset=copydays"):
         CopyDetection(SMALL).run(make_probe(blobs.draw(4, 1), blobs.draw(4, 2)))
+
+
+def test_copies_are_found_by_the_tokens_of_a_vit(tmp_path: Path) -> None:
+    backbone = ViT(ViT.Config(width=8, depth=2, heads=2, patch=2, image_size=4))
+    backbone.eval().requires_grad_(False)
+    measured = replace(probe_of(noisy(tmp_path, 8, 40)), encode=backbone, backbone=backbone)
+    tokens = replace(SMALL, features="cls_and_gem", gem_power=3.0)
+
+    def by_hand(images: Tensor) -> Tensor:
+        last = backbone.tokens(images)[0]
+        pooled = last[:, 1:].clamp(min=1e-6).pow(3).mean(dim=1) ** (1 / 3)
+        return torch.cat([last[:, 0], pooled], dim=1)
+
+    found = CopyDetection(tokens).run(measured)
+    assert found == CopyDetection(SMALL).run(replace(measured, encode=by_hand))
+    assert found != CopyDetection(SMALL).run(measured)
+    assert "generalised mean, power 3" in CopyDetection(tokens).protocol
+    with pytest.raises(ConfigError, match=r"benchmark\.features: .*\(Flatten\) has no CLS"):
+        CopyDetection(tokens).run(probe_of(tmp_path))
 
 
 @pytest.mark.parametrize("name", ["image_size", "top"])

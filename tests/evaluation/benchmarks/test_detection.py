@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import re
-import statistics
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from unlabeled.config.check import build_config
 from unlabeled.config.compose import compose_config
 from unlabeled.config.schema import EvaluateConfig
 from unlabeled.errors import ConfigError, DataError, EnvironmentProblem
-from unlabeled.evaluation.benchmarks.detection import ORDER, Detection, averaged
+from unlabeled.evaluation.benchmarks.detection import Detection
 from unlabeled.evaluation.evaluate import evaluate
 
 CPU = torch.device("cpu")
@@ -84,15 +83,6 @@ def test_presets_have_the_constants_of_their_sources() -> None:
         assert coco.decay_iterations == [60000 * times, 80000 * times]
         assert (coco.train, coco.test, coco.detector) == (["train2017"], "val2017", "mask_rcnn_fpn")
         assert (coco.lr, coco.warmup_iterations, coco.batch_size) == (0.02, 1000, 16)
-
-
-def test_runs_are_averaged_with_their_deviation() -> None:
-    runs = [{"AP": 50.0, "AP50": 80.0}, {"AP": 53.0, "AP50": 82.0}, {"AP": 56.0, "AP50": 81.0}]
-    metrics = averaged(runs, ORDER["voc"])
-    assert list(metrics) == ["AP50", "AP", "AP50_std", "AP_std"]
-    assert metrics["AP"] == 53 and metrics["AP50"] == 81
-    assert metrics["AP_std"] == pytest.approx(statistics.stdev([50, 53, 56]))
-    assert averaged(runs[:1], ORDER["coco"]) == {"AP": 50, "AP50": 80}
 
 
 def test_without_detectron2_the_error_says_how_to_install_it(

@@ -3,12 +3,13 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from sklearn.neighbors import NearestNeighbors
+from sklearn.neighbors import KNeighborsClassifier, NearestNeighbors
 from torch import Tensor
 
 from tests_support.probes import Blobs, make_probe
@@ -19,10 +20,11 @@ from unlabeled.config.schema import EvaluateConfig
 from unlabeled.data.sources.base import Source
 from unlabeled.data.sources.synthetic import Synthetic
 from unlabeled.errors import ConfigError, DataError
+from unlabeled.evaluation import neighbours
 from unlabeled.evaluation.accuracy import top_accuracy
-from unlabeled.evaluation.benchmarks import knn
-from unlabeled.evaluation.benchmarks.knn import KNN, knn_classify, nearest, nearest_others
+from unlabeled.evaluation.benchmarks.knn import KNN, knn_classify
 from unlabeled.evaluation.evaluate import evaluate
+from unlabeled.evaluation.neighbours import nearest
 
 GOLDEN = Path(__file__).parents[2] / "data" / "dino_eval.npz"
 
@@ -72,8 +74,8 @@ def naive_votes(train: Tensor, own: Tensor, test: Tensor, k: int, classes: int) 
 def test_equals_an_independent_search(
     blocks: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(knn, "TEST_BLOCK", blocks[0])
-    monkeypatch.setattr(knn, "TRAIN_BLOCK", blocks[1])
+    monkeypatch.setattr(neighbours, "TEST_BLOCK", blocks[0])
+    monkeypatch.setattr(neighbours, "TRAIN_BLOCK", blocks[1])
     train, test, own = features(60, 8, 0) * 5, features(33, 8, 1), labels(60, 4, 2)
     for k in (1, 9, 60):
         scores = knn_classify(train, own, test, k=k, temperature=0.07, num_classes=4)
@@ -81,19 +83,21 @@ def test_equals_an_independent_search(
         np.testing.assert_allclose(scores.numpy(), expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("train_block", [65536, 10, 3, 1])
-def test_equal_similarities_are_ordered_by_index(
-    train_block: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("search", ["torch", "faiss"])
+def test_predictions_are_those_of_scikit_learns_classifier(
+    search: Literal["torch", "faiss"],
 ) -> None:
-    monkeypatch.setattr(knn, "TRAIN_BLOCK", train_block)
-    axes = labels(40, 3, 0)
-    train = torch.eye(3)[axes] * torch.arange(1, 41).unsqueeze(1)  # only 3 distinct directions
-    near, indices = nearest(train, torch.eye(3), k=20)
-    for axis in range(3):
-        same = [row for row in range(40) if axes[row] == axis]
-        rest = [row for row in range(40) if axes[row] != axis]
-        assert indices[axis].tolist() == (same + rest)[:20]
-        assert near[axis].tolist() == [1.0] * len(same) + [0.0] * (20 - len(same))
+    probe = make_probe(Blobs(classes=6, spread=90).draw(90, 1), Blobs(6, 90).draw(50, 2))
+    train, test = probe.features("train"), probe.features("test")
+    assert train.labels is not None and test.labels is not None
+    for k, temperature in ((1, 0.07), (9, 0.07), (40, 0.5)):
+        oracle = KNeighborsClassifier(
+            k, metric="cosine", weights=lambda d, t=temperature: np.exp((1 - d) / t)
+        )
+        oracle.fit(train.features.double().numpy(), train.labels.numpy())
+        right = oracle.score(test.features.double().numpy(), test.labels.numpy())
+        settings = KNN.Config(k=[k], report_k=k, temperature=temperature, search=search)
+        assert KNN(settings).run(probe)["top1"] == pytest.approx(100 * right)
 
 
 def test_low_temperatures_and_half_precision_stay_finite() -> None:
@@ -139,9 +143,10 @@ def test_impossible_configs_are_named(fields: dict[str, object], message: str) -
         build_config(KNN.Config, fields)
 
 
-def test_run_reports_every_k_and_the_main_one() -> None:
+@pytest.mark.parametrize("search", ["torch", "faiss"])
+def test_run_reports_every_k_and_the_main_one(search: Literal["torch", "faiss"]) -> None:
     probe = make_probe(Blobs(classes=6, spread=90).draw(90, 1), Blobs(6, 90).draw(50, 2))
-    benchmark = KNN(KNN.Config(k=[1, 5, 20], report_k=5))
+    benchmark = KNN(KNN.Config(k=[1, 5, 20], report_k=5, search=search))
     metrics = benchmark.run(probe)
     assert list(metrics) == ["top1", "top1_k1", "top1_k5", "top5_k5", "top1_k20"]
     assert metrics["top1"] == metrics["top1_k5"] < metrics["top5_k5"]
@@ -189,16 +194,19 @@ def naive_leave_one_out(rows: Tensor, own: Tensor, k: int, classes: int) -> np.n
     return np.stack(scores)
 
 
+@pytest.mark.parametrize("search", ["torch", "faiss"])
 @pytest.mark.parametrize("blocks", [(1024, 65536), (7, 13)])
 def test_leaving_one_out_equals_a_search_among_the_others(
-    blocks: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+    blocks: tuple[int, int],
+    search: Literal["torch", "faiss"],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(knn, "TEST_BLOCK", blocks[0])
-    monkeypatch.setattr(knn, "TRAIN_BLOCK", blocks[1])
+    monkeypatch.setattr(neighbours, "TEST_BLOCK", blocks[0])
+    monkeypatch.setattr(neighbours, "TRAIN_BLOCK", blocks[1])
     blobs = Blobs(classes=4, spread=90)
     probe = make_probe(blobs.draw(45, 1), blobs.draw(9, 2))
     probe.test.labels = None  # nobody looks at the test split
-    benchmark = KNN(KNN.Config(k=[1, 5, 44], report_k=5, leave_one_out=True))
+    benchmark = KNN(KNN.Config(k=[1, 5, 44], report_k=5, leave_one_out=True, search=search))
     metrics = benchmark.run(probe)
     train = probe.features("train")
     assert train.labels is not None
@@ -210,21 +218,6 @@ def test_leaving_one_out_equals_a_search_among_the_others(
     assert list(metrics) == ["top1", "top1_k1", "top1_k5", "top5_k5", "top1_k44"]
     assert list(probe.cache) == [f"train {probe.train.fingerprint()}"]
     assert "all other training images" in benchmark.protocol
-
-
-@pytest.mark.parametrize("train_block", [65536, 7, 1])
-def test_a_row_is_not_its_own_neighbour_however_many_duplicates_it_has(
-    train_block: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(knn, "TRAIN_BLOCK", train_block)
-    axes = labels(30, 2, 0)
-    rows = torch.eye(2)[axes]  # two heaps of equal rows, each larger than k
-    near, indices = nearest_others(rows, k=20)
-    for row in range(30):
-        same = [other for other in range(30) if axes[other] == axes[row] and other != row]
-        rest = [other for other in range(30) if axes[other] != axes[row]]
-        assert indices[row].tolist() == (same + rest)[:20]
-        assert near[row].tolist() == ([1.0] * len(same) + [0.0] * len(rest))[:20]
 
 
 def test_labels_that_only_the_row_itself_has_are_never_found() -> None:

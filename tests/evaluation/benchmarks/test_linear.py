@@ -17,6 +17,8 @@ from unlabeled.data.transforms.random_crop import RandomCrop
 from unlabeled.errors import ConfigError, DivergenceError
 from unlabeled.evaluation.benchmarks.base import Probe
 from unlabeled.evaluation.benchmarks.linear import Linear
+from unlabeled.evaluation.benchmarks.robustness import Robustness
+from unlabeled.models.backbones.vit import ViT
 from unlabeled.registry import Component
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "benchmark"
@@ -116,12 +118,70 @@ def test_features_of_absurd_scale_diverge_with_advice() -> None:
         Linear(config(augment=False)).run(replace(probe(), encode=absurd))
 
 
+def vit_probe() -> Probe:
+    """Separable classes before an untrained vision transformer, two patches high and wide."""
+    backbone = ViT(ViT.Config(width=8, depth=3, heads=2, patch=2, image_size=SIDE))
+    backbone.eval().requires_grad_(False)
+    return replace(probe(spread=20), encode=backbone, backbone=backbone, feature_dim=8)
+
+
+@pytest.mark.parametrize("augment", [False, True])
+@pytest.mark.parametrize("features", ["cls", "cls_and_mean_patch"])
+def test_a_classifier_of_tokens_is_one_of_the_features_that_they_make(
+    features: str, augment: bool
+) -> None:
+    measured = vit_probe()
+    backbone = measured.backbone
+    assert isinstance(backbone, ViT)
+
+    def by_hand(images: Tensor) -> Tensor:
+        before, last = backbone.tokens(images, 2)
+        if features == "cls":
+            return torch.cat([before[:, 0], last[:, 0]], dim=1)
+        pair = torch.cat([last[:, :1], last[:, 1:].mean(dim=1, keepdim=True)], dim=1)
+        return pair.transpose(1, 2).flatten(1)
+
+    blocks = 2 if features == "cls" else 1
+    chosen = config(features=features, last_blocks=blocks, augment=augment, epochs=3, lr=1.0)
+    plain = replace(chosen, features="output", last_blocks=1)
+    same = replace(measured, encode=by_hand, feature_dim=16, cache={})
+    assert Linear(chosen).run(measured) == Linear(plain).run(same)
+    described = Linear(chosen).described(measured)
+    torch.testing.assert_close(weights(Linear(chosen), described), weights(Linear(plain), same))
+    assert "tokens" in Linear(chosen).protocol and "tokens" not in Linear(plain).protocol
+
+
+def test_what_measures_a_classifier_of_tokens_for_others_reads_tokens_too() -> None:
+    measured = vit_probe()
+    chosen = config(features="cls", last_blocks=2, augment=False, epochs=3, lr=1.0)
+
+    def clean(linear: Linear.Config) -> float:
+        sweep = Robustness.Config(
+            benchmark=Component("benchmark", "linear", linear),
+            rotations=[180.0],
+            resolutions=[],
+            corruptions=[],
+        )
+        return Robustness(sweep).run(measured)["top1_clean"]
+
+    assert clean(chosen) == Linear(chosen).run(measured)["top1"]
+    assert clean(chosen) != clean(replace(chosen, features="output", last_blocks=1))
+
+
+def test_tokens_of_a_backbone_without_any_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"benchmark\.features: .*\(Flatten\) has no CLS"):
+        Linear(config(features="cls")).run(probe())
+    with pytest.raises(ConfigError, match=r"has 3 blocks.*take 1 to 3"):
+        Linear(config(features="cls", last_blocks=4)).run(vit_probe())
+
+
 def on_ranks(augment: bool) -> tuple[dict[str, float], Tensor]:
     benchmark = Linear(config(augment=augment, epochs=2))
     measured = probe(spread=60)
     return benchmark.run(measured), weights(benchmark, measured)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("augment", [False, True])
 def test_two_ranks_train_what_one_does(augment: bool) -> None:
     metrics, classifier = on_ranks(augment)
@@ -150,6 +210,8 @@ def test_the_yaml_file_spells_out_the_defaults() -> None:
         ({"lr": -1.0}, r"lr: must be positive, got -1\.0"),
         ({"momentum": 1.0}, r"momentum: must be in \[0, 1\), got 1\.0"),
         ({"weight_decay": -1e-6}, "weight_decay: must be 0 or more"),
+        ({"features": "cls", "last_blocks": 0}, "last_blocks: must be 1 or more, got 0"),
+        ({"last_blocks": 4}, "last_blocks: 4 blocks are read by features=cls alone"),
         ({"schedule": "cosinus"}, "schedule: got 'cosinus'.*Did you mean 'cosine'"),
         ({"train_transform": {"name": "grayscale"}}, "'grayscale' makes no view by itself"),
         ({"train_transform": {"name": "multi_crop"}}, "must emit one view, not 8"),

@@ -18,8 +18,9 @@ from unlabeled.config.schema import EvaluateConfig
 from unlabeled.data.transforms.random_crop import RandomCrop
 from unlabeled.errors import ConfigError, DataError, DivergenceError
 from unlabeled.evaluation.benchmarks.base import Probe
-from unlabeled.evaluation.benchmarks.linear_layers import Head, LinearLayers
+from unlabeled.evaluation.benchmarks.linear_layers import LinearLayers
 from unlabeled.evaluation.evaluate import evaluate
+from unlabeled.evaluation.layer_heads import Head
 from unlabeled.evaluation.layers import Layer
 from unlabeled.registry import Component
 
@@ -236,6 +237,18 @@ def test_training_views_of_another_size_need_pooling_to_a_side() -> None:
     assert metrics["top1"] > 30
 
 
+def test_weights_begin_as_swav_or_as_torch_has_them() -> None:
+    wide = (2048, 1, 1)
+    normal, uniform = (
+        Head(wide, 50, False, seed=0, initial=i).linear for i in ("normal", "uniform")
+    )  # type: ignore[arg-type]
+    assert float(normal.weight.detach().std()) == pytest.approx(0.01, rel=0.01)
+    assert not normal.bias.any() and uniform.bias.all()
+    assert float(uniform.weight.detach().abs().max()) == pytest.approx(2048**-0.5, rel=0.01)
+    again = Head(wide, 50, False, seed=1, initial="normal").linear
+    assert not again.weight.equal(normal.weight)
+
+
 def test_divergence_is_named() -> None:
     loud = replace(probe(), normalize=lambda images: images.float() * 1e30)
     benchmark = LinearLayers(config(augment=False, layers={"plain": PLAIN}, lr=10.0))
@@ -249,7 +262,7 @@ def test_divergence_is_named() -> None:
         ({"layers": {}}, "layers: needs at least one layer"),
         ({"layers": {"a": {"module": "x", "pool": 0, "batch_norm": True}}}, r"layers\.a\.pool"),
         ({"batch_size": 1}, "batch_size: must be at least 2 for statistics, got 1"),
-        ({"momentum": 0.0}, "nesterov: needs a momentum above 0"),
+        ({"momentum": 0.0}, "nesterov: needs momentum > 0, got momentum 0"),
         ({"lr": 0.0}, "lr: must be positive"),
         ({"weight_decay": -1.0}, "weight_decay: must be 0 or more"),
         ({"train_transform": {"name": "multi_crop"}}, "must emit one view, not 8"),

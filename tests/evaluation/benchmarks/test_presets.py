@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
+from tests_support.probes import Blobs, make_probe
 from unlabeled.config.check import build_config
 from unlabeled.evaluation.benchmarks.linear import Linear
 from unlabeled.evaluation.benchmarks.linear_layers import LinearLayers
+from unlabeled.evaluation.layers import Layer, Taps
+from unlabeled.models.backbones.resnet import ResNet
+from unlabeled.models.backbones.vit import ViT
 from unlabeled.registry import get
 
 CONFIGS = Path(__file__).parents[3] / "configs" / "benchmark"
@@ -46,6 +52,33 @@ def test_dino_on_imagenet() -> None:
     assert (config.epochs, config.momentum, config.weight_decay) == (100, 0.9, 0)
     assert config.learning_rate(50) == pytest.approx(config.learning_rate(0) / 2)  # cosine
     assert config.augment and "DINO" in Linear(config).protocol
+
+
+@pytest.mark.parametrize(
+    ("name", "features", "blocks"),
+    [("linear_dino_vit_s", "cls", 4), ("linear_dino_vit_b", "cls_and_mean_patch", 1)],
+)
+def test_dino_on_imagenet_with_a_vit(name: str, features: str, blocks: int) -> None:
+    config = preset(name)
+    assert (config.features, config.last_blocks) == (features, blocks)
+    assert replace(config, features="output", last_blocks=1) == preset("linear_dino")
+    width = {"linear_dino_vit_s": 384, "linear_dino_vit_b": 768}[name]
+    with torch.device("meta"):
+        backbone = ViT(ViT.Config(width=width, depth=4, heads=6))
+    blobs = Blobs(2, 5)
+    probe = make_probe(blobs.draw(2, 1), blobs.draw(2, 2), encode=backbone, backbone=backbone)
+    described = Linear(config).described(probe)
+    assert described.feature_dim == 1536
+    assert described.encode(torch.zeros(1, 3, 32, 32, device="meta")).shape == (1, 1536)
+
+
+@pytest.mark.parametrize("benchmark", ["copy_detection", "video_segmentation"])
+def test_dino_s_other_protocols_differ_by_their_features_alone(benchmark: str) -> None:
+    plain, dino = preset(benchmark), preset(f"{benchmark}_dino")
+    own = {"copy_detection": {"features": "output"}, "video_segmentation": {"layer": "layer3"}}
+    assert replace(dino, **own[benchmark]) == plain
+    sizes = {"copy_detection": (320, 20), "video_segmentation": (480, 5)}
+    assert (dino.image_size, dino.top) == sizes[benchmark]
 
 
 @pytest.mark.parametrize(
@@ -89,7 +122,32 @@ def test_vissl(name: str, expected: tuple[int, dict[int, float]]) -> None:
     assert [key for key, layer in config.layers.items() if not layer.batch_norm] == ["res5avg"]
 
 
+def test_swav_with_batch_norm() -> None:
+    """All but the layer is that of the classifier which the paper's numbers are of."""
+    config, paper = preset("linear_avgpool_bn"), preset("linear")
+    assert rates(config) == rates(paper)
+    for name in ("epochs", "batch_size", "momentum", "weight_decay", "augment"):
+        assert getattr(config, name) == getattr(paper, name)
+    assert (config.nesterov, config.initial) == (False, "normal")
+    assert config.layers == {"res5": Layer(module="layer4", pool=(6, 1, 0), batch_norm=True)}
+
+
+def test_voc07_of_the_paper_and_of_vissl() -> None:
+    paper, vissl = preset("svm"), preset("svm_vissl")
+    assert paper.layer is None and paper.view is None
+    with torch.device("meta"):
+        net = ResNet(ResNet.Config(depth=50)).eval()
+    view = vissl.view.build()
+    size = view.views[0].size
+    taps = Taps(net, {"": vissl.layer}, size=size, device=torch.device("meta"))
+    assert (size, view.resize, taps.feature_dim) == (224, 256, 8192)
+    assert not vissl.layer.batch_norm
+    assert replace(vissl, layer=None, view=None) == paper
+
+
 def test_what_paper_and_code_disagree_about_says_so() -> None:
+    assert "The default" in (CONFIGS / "svm.yaml").read_text()
+    assert "svm, the default" in (CONFIGS / "svm_vissl.yaml").read_text()
     for name in ("places205", "inat18"):
         paper = (CONFIGS / f"linear_{name}.yaml").read_text()
         code = (CONFIGS / f"linear_layers_{name}.yaml").read_text()

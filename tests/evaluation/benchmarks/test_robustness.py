@@ -7,7 +7,7 @@ from typing import Any, get_args
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests_support.probes import SIDE, Blobs, Pixels, make_probe
 from tests_support.ranks import run_ranks
@@ -20,35 +20,52 @@ from unlabeled.evaluation.benchmarks.base import Benchmark, Probe
 from unlabeled.evaluation.benchmarks.finetune import Finetune
 from unlabeled.evaluation.benchmarks.knn import KNN
 from unlabeled.evaluation.benchmarks.linear import Linear
+from unlabeled.evaluation.benchmarks.linear_features import LinearFeatures
+from unlabeled.evaluation.benchmarks.linear_layers import LinearLayers
 from unlabeled.evaluation.benchmarks.robustness import Corruption, Robustness
 from unlabeled.evaluation.corruptions import CORRUPTIONS
+from unlabeled.evaluation.layers import Layer
 from unlabeled.registry import Component
 
 FEW: dict[str, Any] = {"resolutions": [0.5], "rotations": [90.0], "severities": [1, 5]}
 CROP = Component("transform", "random_crop", RandomCrop.Config(size=SIDE, scale=(0.8, 1.0)))
+LAYER = Layer(module="0", pool=1, batch_norm=True)
 INNER = {
-    "knn": KNN.Config(k=[3], report_k=3),
-    "linear": Linear.Config(augment=False, epochs=5, batch_size=32),
-    "finetune": Finetune.Config(epochs=3, batch_size=32, train_transform=CROP),
+    "knn": Component("benchmark", "knn", KNN.Config(k=[3], report_k=3)),
+    "linear": Component(
+        "benchmark", "linear", Linear.Config(epochs=3, batch_size=32, train_transform=CROP)
+    ),
+    "linear, encoded once": Component(
+        "benchmark", "linear", Linear.Config(augment=False, epochs=5, batch_size=32)
+    ),
+    "linear_features": Component(
+        "benchmark", "linear_features", LinearFeatures.Config(c_powers=(0.0, 1.0), c_count=2)
+    ),
+    "linear_layers": Component(
+        "benchmark",
+        "linear_layers",
+        LinearLayers.Config(layers={"all": LAYER}, augment=False, epochs=3, lr=3.0),
+    ),
+    "finetune": Component(
+        "benchmark", "finetune", Finetune.Config(epochs=3, batch_size=32, train_transform=CROP)
+    ),
 }
 
 
 def config(name: str = "knn", **fields: Any) -> Robustness.Config:
-    inner = Component("benchmark", name, INNER[name])
-    return Robustness.Config(**{"benchmark": inner, **FEW, **fields})
+    return Robustness.Config(**{"benchmark": INNER[name], **FEW, **fields})
 
 
 def probe(spread: float = 10) -> Probe:
     blobs = Blobs(4, spread)
-    return make_probe(blobs.draw(96, 1), blobs.draw(40, 2))
+    return make_probe(blobs.draw(96, 1), blobs.draw(40, 2), backbone=nn.Sequential(nn.Flatten()))
 
 
 @pytest.mark.parametrize("name", INNER)
 def test_numbers_are_those_of_the_benchmark_on_changed_test_images(name: str) -> None:
     metrics = Robustness(config(name, corruptions=[])).run(probe(spread=40))
-    alone = INNER[name]
     measured = probe(spread=40)
-    benchmark: Benchmark = Component("benchmark", name, alone).build()
+    benchmark: Benchmark = INNER[name].build()
     assert metrics["top1_clean"] == benchmark.run(measured)["top1"]
     test = measured.test
     assert isinstance(test, Pixels)
@@ -92,6 +109,37 @@ def test_training_images_are_encoded_once_and_clean() -> None:
     assert images[:96].equal(clean)
 
 
+@pytest.mark.parametrize("name", ["linear", "finetune"])
+def test_it_trains_once_and_tests_many_times(name: str) -> None:
+    seen = {"training": 0, "all": 0}
+
+    class Counting(nn.Flatten):
+        def forward(self, images: Tensor) -> Tensor:
+            seen["all"] += len(images)
+            seen["training"] += len(images) if self.training else 0
+            return super().forward(images)
+
+    blobs, network = Blobs(4, 40), Counting().eval()
+    measured = make_probe(blobs.draw(96, 1), blobs.draw(40, 2), encode=network, backbone=network)
+    Robustness(config(name, corruptions=[])).run(measured)
+    # Three epochs; the test images as they are, turned and shrunk.
+    assert seen["all"] == 3 * 96 + 3 * 40
+    assert seen["training"] == (3 * 96 if name == "finetune" else 0)
+
+
+@pytest.mark.parametrize("name", INNER)
+def test_no_test_image_or_label_reaches_a_classifier(name: str) -> None:
+    """Trained beside a poisoned test split, it finds in the clean one what it always finds."""
+    clean, benchmark = probe(spread=60), INNER[name].build()
+    test = Blobs(4, 60).draw(40, 99)  # other images
+    assert test.labels is not None
+    test.labels = np.random.default_rng(0).permutation(test.labels)  # and wrong labels
+    poisoned = replace(clean, test=test, cache={})
+    expected = benchmark.run(clean)["top1"]
+    assert benchmark.fitted(poisoned)(replace(clean, cache={}))["top1"] == expected > 50
+    assert benchmark.fitted(clean)(poisoned)["top1"] < expected / 1.5
+
+
 def test_runs_repeat_by_seed() -> None:
     noisy = config(corruptions=["gaussian_noise"], rotations=[], resolutions=[])
     measured = probe(spread=60)
@@ -103,6 +151,7 @@ def on_ranks() -> dict[str, float]:
     return Robustness(config()).run(probe(spread=40))
 
 
+@pytest.mark.slow
 def test_two_ranks_measure_what_one_does() -> None:
     alone = on_ranks()
     assert run_ranks(on_ranks, 2) == [alone, alone]

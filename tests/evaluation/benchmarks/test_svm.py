@@ -5,16 +5,21 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import average_precision_score
 from sklearn.svm import LinearSVC
+from torch import nn
 
 from tests_support.probes import Blobs, Pixels, make_probe
 from tests_support.ranks import run_ranks
 from unlabeled.config.check import build_config
 from unlabeled.data.sources.digits import Digits
+from unlabeled.data.transforms.center_crop import CenterCrop
 from unlabeled.errors import ConfigError, DataError
 from unlabeled.evaluation.benchmarks.base import Probe
 from unlabeled.evaluation.benchmarks.svm import SVM
+from unlabeled.evaluation.layers import Layer
+from unlabeled.registry import Component
 
 BLOBS = Blobs(classes=4, spread=150)
 FEW = SVM.Config(costs=[0.1, 1.0, 10.0])
@@ -183,9 +188,41 @@ def test_too_few_images_for_the_folds_are_named() -> None:
     assert SVM(replace(FEW, folds=2)).run(few)["map"] > 0
 
 
+def test_a_layer_and_a_view_of_its_own_are_measured_as_if_they_were_the_backbones() -> None:
+    """VISSL classifies pooled maps of squashed images."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = (
+            nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.Flatten()).eval().requires_grad_(False)
+        )
+    probe = replace(blob_probe(), backbone=net)
+    view = Component("transform", "center_crop", CenterCrop.Config(size=3, resize=None))
+    layer = Layer(module="0", pool=(2, 1, 0), batch_norm=False)
+    chosen = SVM(replace(FEW, layer=layer, view=view))
+    expected = replace(
+        probe,
+        encode=lambda images: nn.functional.avg_pool2d(net[0](images), 2, 1).flatten(1),
+        feature_dim=32,
+        pipeline=view.build(),
+        cache={},
+    )
+    metrics = chosen.run(probe)
+    assert metrics == SVM(FEW).run(expected)
+    assert metrics != SVM(FEW).run(probe)
+    assert "unit features of 0, (2, 1, 0), center_crop view" in chosen.protocol
+    missing = SVM(replace(FEW, layer=replace(layer, module="layer4")))
+    with pytest.raises(ConfigError, match=r"^benchmark\.layer\.module: .* no module 'layer4'"):
+        missing.run(probe)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        (
+            {"layer": {"module": "layer4", "pool": 1, "batch_norm": True}},
+            r"layer\.batch_norm: a linear machine has none",
+        ),
+        ({"view": {"name": "multi_crop"}}, "view: must emit one view, not 8"),
         ({"costs": []}, "costs: needs one or more positive"),
         ({"costs": [1.0, 0.0]}, r"costs: .* got \[1.0, 0.0\]"),
         ({"folds": 1}, "folds: must be 2 or more, got 1"),
@@ -201,8 +238,6 @@ def test_impossible_configs_are_named(fields: dict[str, object], message: str) -
 @pytest.mark.slow
 def test_handwritten_digits() -> None:
     """1,347 real images, raw pixels: scikit-learn's own linear machine is right on about 95 %."""
-    from unlabeled.data.transforms.center_crop import CenterCrop
-
     train, test = (Digits(Digits.Config(), split=split) for split in ("train", "test"))
     probe = replace(
         make_probe(train, test, feature_dim=192),

@@ -22,6 +22,7 @@ from unlabeled.evaluation.benchmarks.video_segmentation import (
     shorter_side,
 )
 from unlabeled.evaluation.mask_measures import boundary_accuracy, region_similarity
+from unlabeled.models.backbones.vit import ViT
 
 SMALL = VideoSegmentation.Config(layer="cells", image_size=64, radius=3, top=1)
 CELL = 4
@@ -229,6 +230,23 @@ def test_the_map_is_that_of_the_layer_before_anything_changes_it() -> None:
     torch.testing.assert_close(found, nn.functional.avg_pool2d(image, CELL))
     assert (found < 0).any()
     assert not any(module._forward_hooks for module in probe.encode.modules())  # type: ignore[attr-defined]
+
+
+def test_a_backbone_s_own_map_is_its_patch_tokens() -> None:
+    """An untrained ViT of one block tells textures apart; its map is encoded at once."""
+    backbone = ViT(ViT.Config(width=24, depth=1, heads=2, patch=CELL, image_size=64))
+    backbone.eval().requires_grad_(False)
+    probe = replace(scene_probe(1), encode=backbone, backbone=backbone)
+    encode = LayerMap(probe, None)
+    pixels = probe.test.image(0)
+    image = torch.from_numpy(pixels.astype(np.float32).transpose(2, 0, 1)) / 127.5 - 1
+    tokens = backbone.tokens(image[None])[0][0, 1:]
+    assert torch.equal(encode(pixels), tokens.T.reshape(24, 16, 32))
+    assert encode.size == (64, 128)
+    metrics = VideoSegmentation(replace(SMALL, layer=None)).run(probe)
+    assert metrics["j"] > 60
+    with pytest.raises(ConfigError, match=r"benchmark\.layer: the backbone \(CellColours\)"):
+        VideoSegmentation(replace(SMALL, layer=None)).run(scene_probe(1))
 
 
 @pytest.mark.parametrize(

@@ -27,8 +27,10 @@ class StepBatches(RowBatches):
     A broken image is replaced by another one, a pure function of (seed, epoch, index, attempt);
     Batch.indices and labels are those of the replacement, Batch.broken names what was replaced, in
     the order of the rows. `augment_epoch` takes the place of the epoch in the views' randomness
-    (not in the order). ConfigError if batch_size does not divide into the shares; DataError if an
-    epoch does not fit the data set, or if MAX_ATTEMPTS replacements in a row are broken as well.
+    (not in the order). With `fill_last` the last batch of an epoch, where images are too few for
+    it, goes on with the first ones of the same order. ConfigError if batch_size does not divide
+    into the shares; DataError if an epoch does not fit the data set, or if MAX_ATTEMPTS
+    replacements in a row are broken as well.
     """
 
     def __init__(
@@ -44,13 +46,15 @@ class StepBatches(RowBatches):
         world_size: int,
         steps_per_epoch: int,
         augment_epoch: int | None = None,
+        fill_last: bool = False,
     ) -> None:
         if batch_size < 1 or batch_size % (micro_steps * world_size):
             raise ConfigError(
                 f"batch_size: {batch_size} does not divide into {micro_steps} micro steps x "
                 f"{world_size} ranks; give a multiple of {micro_steps * world_size}"
             )
-        if steps_per_epoch < 1 or steps_per_epoch * batch_size > len(source):
+        most = len(source) + (batch_size - 1 if fill_last else 0)
+        if steps_per_epoch < 1 or steps_per_epoch * batch_size > most:
             raise DataError(
                 f"{steps_per_epoch} steps of batch_size={batch_size} do not fit an epoch of "
                 f"{len(source)} images; lower batch_size"
@@ -66,7 +70,13 @@ class StepBatches(RowBatches):
         epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
         place = micro_step * self.world_size + self.rank
         start = step_in_epoch * self.batch_size + place * self.rows
-        return self.sampler.indices(epoch, start, start + self.rows)
+        parts, missing = [], self.rows
+        while missing:  # once, but where `fill_last` begins the order again
+            first = (start + self.rows - missing) % len(self.source)
+            last = min(first + missing, len(self.source))
+            parts.append(self.sampler.indices(epoch, first, last))
+            missing -= last - first
+        return np.concatenate(parts)
 
     def fill(self, item: Item, arrays: BatchArrays, row: int) -> Broken:
         epoch = item[0] // self.steps_per_epoch

@@ -14,6 +14,7 @@ from unlabeled.data.sources.base import Split
 from unlabeled.data.sources.folder import Folder
 from unlabeled.data.sources.paths import PathList
 from unlabeled.data.sources.queries import QuerySource, Relevance
+from unlabeled.data.sources.roots import existing_folder
 from unlabeled.errors import DataError
 from unlabeled.registry import register
 
@@ -24,7 +25,8 @@ PREFIX = 4
 ORIGINALS = 157
 LAYOUT = (
     "expected below root: original/*.jpg (157 pictures) and strong/*.jpg (229), or crops/<share> "
-    "and jpegqual/<quality>; each comes in an archive of its own"
+    "and jpegqual/<quality>, each from an archive of its own; extra_scripts/prepare_copydays.py "
+    "names all that is missing"
 )
 
 
@@ -48,7 +50,7 @@ class Copydays(QuerySource):
         """Folder of images that no query is a copy of (DINO: 10,000 of YFCC100M); null: none."""
 
     def __init__(self, config: Config, *, split: Split) -> None:
-        root = Path(config.root).expanduser()
+        root = existing_folder(config.root, "root", LAYOUT)
         originals = _pictures(root / "original")
         self._folder = root / ("original" if split == "train" else config.queries)
         self._names = PathList(originals if split == "train" else _pictures(self._folder))

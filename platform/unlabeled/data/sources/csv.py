@@ -24,9 +24,10 @@ class Csv(Source):
     """The images of a table with a header line, in its order.
 
     Relative paths start at `root`, or where the table lies. Without a split column all rows are for
-    training. Classes are those of all rows, numbers sorted by value. Files are not looked at before
-    they are used. DataError: the table is missing or unreadable, a column does not exist, a label
-    is empty, or no row belongs to the split.
+    training. Classes are those of all rows, numbers sorted by value. Paths are taken as they are,
+    blanks at their ends included; labels and splits without those. Rows of empty cells are left
+    out. Files are not looked at before they are used. DataError: the table is missing or
+    unreadable, a column does not exist, a path or a label is empty, or no row belongs to the split.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -98,16 +99,23 @@ def _rows(config: Csv.Config) -> list[tuple[str, str, str]]:
                     ("split_column", config.split_column),
                 )
             ]
-            return [_row(row, columns, reader.line_num, config.path) for row in reader if row]
+            return [
+                _row(row, columns, reader.line_num, config.path)
+                for row in reader
+                if any(cell.strip() for cell in row)
+            ]
     except (OSError, csv.Error) as error:
-        raise DataError(f"cannot read {config.path}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read {config.path}: {reason}") from error
 
 
 def _row(row: list[str], columns: list[int | None], line: int, path: str) -> tuple[str, str, str]:
-    cells = ["" if c is None else (row[c].strip() if c < len(row) else "") for c in columns]
-    if columns[1] is not None and not cells[1]:
+    name, label, split = (row[c] if c is not None and c < len(row) else "" for c in columns)
+    if not name:
+        raise DataError(f"{path}, line {line}: the path is empty; fill it in or drop the row")
+    if columns[1] is not None and not label.strip():
         raise DataError(f"{path}, line {line}: the label is empty; fill it in or drop the row")
-    return cells[0], cells[1], cells[2]
+    return name, label.strip(), split.strip()
 
 
 def _column(header: list[str], name: str | None, field_name: str, path: str) -> int | None:

@@ -6,7 +6,6 @@ import hashlib
 import itertools
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -14,13 +13,15 @@ from PIL import Image, UnidentifiedImageError
 from unlabeled.data.decode import decode_file
 from unlabeled.data.sources.base import Split
 from unlabeled.data.sources.paths import PathList
+from unlabeled.data.sources.roots import existing_folder
 from unlabeled.data.sources.videos import VideoSource
 from unlabeled.errors import DataError
 from unlabeled.registry import register
 
 LAYOUT = (
     "expected below root: ImageSets/2017/train.txt and val.txt, JPEGImages/480p/<video>/00000.jpg "
-    "... and Annotations/480p/<video>/00000.png ... (DAVIS-2017-trainval-480p)"
+    "... and Annotations/480p/<video>/00000.png ... (DAVIS-2017-trainval-480p); "
+    "extra_scripts/prepare_davis.py names all that is missing"
 )
 
 
@@ -42,14 +43,15 @@ class Davis(VideoSource):
         """The folder below JPEGImages and Annotations."""
 
     def __init__(self, config: Config, *, split: Split) -> None:
-        root = Path(config.root).expanduser()
+        root = existing_folder(config.root, "root", LAYOUT)
         listed = root / "ImageSets" / "2017" / ("train.txt" if split == "train" else "val.txt")
         self._frames = root / "JPEGImages" / config.resolution
         self._masks = root / "Annotations" / config.resolution
         try:
             names = listed.read_text(encoding="utf-8").split()
         except (OSError, ValueError) as error:
-            raise DataError(f"cannot read {listed}: {error}; {LAYOUT}") from error
+            reason = getattr(error, "strerror", None) or error
+            raise DataError(f"cannot read {listed}: {reason}; {LAYOUT}") from error
         frames = [self._of(video) for video in names]
         if not frames:
             raise DataError(f"{listed} names no videos")

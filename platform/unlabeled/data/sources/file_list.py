@@ -81,7 +81,8 @@ def read_lines(file: str) -> list[str]:
             return _array(file, np.load(path, allow_pickle=False))
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
     except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"cannot read {file}: {error}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read {file}: {reason}") from error
     return [line.strip("\r") for line in text.split("\n") if line.strip()]
 
 

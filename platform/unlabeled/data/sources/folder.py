@@ -8,7 +8,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,6 +16,7 @@ from unlabeled.data.decode import decode_file
 from unlabeled.data.sources.base import Source, Split
 from unlabeled.data.sources.labels import class_names, class_numbers
 from unlabeled.data.sources.paths import PathList
+from unlabeled.data.sources.roots import existing_folder
 from unlabeled.errors import DataError
 from unlabeled.registry import register
 
@@ -85,32 +85,15 @@ class Folder(Source):
 
 
 def _split_folders(config: Folder.Config) -> dict[str, str]:
-    root = _existing_folder(config.root, "root")
+    root = str(existing_folder(config.root, "root"))
     train, val, test = (os.path.join(root, name) for name in ("train", "val", "test"))
     held_out = next((folder for folder in (val, test) if os.path.isdir(folder)), None)
     folders = {"train": root}
     if os.path.isdir(train) and held_out:
         folders = {"train": train, "test": held_out}
     if config.test_root is not None:
-        folders["test"] = _existing_folder(config.test_root, "test_root")
+        folders["test"] = str(existing_folder(config.test_root, "test_root"))
     return folders
-
-
-def _existing_folder(path: str, field: str) -> str:
-    folder = Path(path).expanduser()
-    if not folder.exists():
-        raise DataError(f"{field}: {path} does not exist{_nearest(folder)}")
-    if not folder.is_dir():
-        raise DataError(f"{field}: {path} is a file; a folder of images is expected")
-    return str(folder)
-
-
-def _nearest(folder: Path) -> str:
-    """Where along the path the trouble starts."""
-    for parent in folder.parents:
-        if parent.exists():
-            return f" ({parent} does)"
-    return ""
 
 
 def _images(

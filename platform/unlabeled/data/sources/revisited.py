@@ -16,10 +16,16 @@ from unlabeled.data.sources.base import Split
 from unlabeled.data.sources.paths import PathList
 from unlabeled.data.sources.plain_pickle import read_plain_pickle
 from unlabeled.data.sources.queries import QuerySource, Relevance
+from unlabeled.data.sources.roots import existing_folder
 from unlabeled.errors import DataError
 from unlabeled.registry import register
 
 KEYS = ("imlist", "qimlist", "gnd")
+LAYOUT = (
+    "expected below root: {0}/gnd_{0}.pkl (the ground truth of revisited Oxford and Paris) and "
+    "{0}/jpg/*.jpg (the images of Oxford 5k or Paris 6k); extra_scripts/prepare_revisited.py names "
+    "all that is missing"
+)
 
 
 @register("dataset", "revisited")
@@ -46,7 +52,7 @@ class Revisited(QuerySource):
 
     def __init__(self, config: Config, *, split: Split) -> None:
         folder, file = _find(config)
-        truth = _read(file)
+        truth = read_ground_truth(file)
         names = truth["imlist"] if split == "train" else truth["qimlist"]
         self._folder = folder / "jpg"
         _require_images(self._folder, names, config.landmarks)
@@ -79,21 +85,20 @@ class Revisited(QuerySource):
 
 def _find(config: Revisited.Config) -> tuple[Path, Path]:
     """The folder of the landmarks, and the file of their ground truth."""
-    given = Path(config.root).expanduser()
+    layout = LAYOUT.format(config.landmarks)
+    given = existing_folder(config.root, "root", layout)
     for folder in (given / config.landmarks, given):
         for ending in ("json", "pkl"):
             file = folder / f"gnd_{config.landmarks}.{ending}"
             if file.is_file():
                 return folder, file
     raise DataError(
-        f"root: {config.root} has no {config.landmarks}/gnd_{config.landmarks}.pkl; expected below "
-        f"root: {config.landmarks}/gnd_{config.landmarks}.pkl and {config.landmarks}/jpg/*.jpg "
-        "(the images of Oxford 5k or Paris 6k, the ground truth of revisited Oxford and Paris)"
+        f"root: {config.root} has no {config.landmarks}/gnd_{config.landmarks}.pkl; {layout}"
     )
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """The ground truth, checked as far as its lists go."""
+def read_ground_truth(file: Path) -> dict[str, Any]:
+    """The lists imlist, qimlist and gnd of a .pkl or .json; DataError if it is of another form."""
     if file.suffix == ".json":
         try:
             truth = json.loads(file.read_text(encoding="utf-8"))
@@ -135,5 +140,6 @@ def _require_images(folder: Path, names: list[str], landmarks: str) -> None:
         more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
         raise DataError(
             f"{folder} lacks {len(missing)} of the {len(names)} images of {landmarks}: "
-            f"{', '.join(missing[:5])}{more}; unpack all images into it, without subfolders"
+            f"{', '.join(missing[:5])}{more}; all images lie in it, without subfolders; "
+            f"{LAYOUT.format(landmarks)}"
         )

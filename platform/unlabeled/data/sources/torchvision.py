@@ -47,7 +47,8 @@ class Torchvision(Source):
         except (RuntimeError, OSError, ValueError, ImportError) as error:
             hint = "" if config.download or not _takes(cls, "download") else "; or download=true"
             raise DataError(
-                f"torchvision's {config.dataset} in {config.root}: {' '.join(str(error).split())} "
+                f"torchvision's {config.dataset} in {config.root}: "
+                f"{_what_is_wrong(cls, Path(config.root).expanduser()) or _one_line(error)} "
                 f"(put its files there{hint})"
             ) from error
         self._prefix = f"{config.dataset}/{split}"
@@ -114,6 +115,36 @@ def _arguments(cls: Any, config: Torchvision.Config, split: Split) -> dict[str, 
             "give; list its images for the file_list or csv data set instead"
         )
     return arguments
+
+
+def _what_is_wrong(cls: Any, root: Path) -> str:
+    """The files that are missing or not as published, where the class says what it wants."""
+    if hasattr(cls, "train_list"):  # CIFAR, STL10
+        lists = [*cls.train_list, *cls.test_list]
+        wanted = {f"{cls.base_folder}/{name}": md5 for name, md5 in lists}
+    elif hasattr(cls, "resources"):  # MNIST and its relatives
+        raw = f"{cls.__name__}/raw"
+        wanted = {f"{raw}/{name.removesuffix('.gz')}": None for name, _ in cls.resources}
+    else:
+        return ""
+    from torchvision.datasets.utils import check_integrity
+
+    missing = [name for name in wanted if not (root / name).is_file()]
+    other = [
+        name
+        for name, md5 in wanted.items()
+        if name not in missing and not check_integrity(root / name, md5)
+    ]
+    said = [
+        f"{len(names)} of its {len(wanted)} files are {what}: {', '.join(names)}"
+        for names, what in ((missing, "missing"), (other, "cut short or others than published"))
+        if names
+    ]
+    return "; ".join(said)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 def _labels(dataset: Any) -> np.ndarray | None:

@@ -11,6 +11,7 @@ import numpy as np
 from unlabeled.data.decode import decode_file
 from unlabeled.data.sources.base import Source, Split
 from unlabeled.data.sources.paths import PathList
+from unlabeled.data.sources.roots import existing_folder
 from unlabeled.errors import DataError
 from unlabeled.registry import register
 
@@ -23,7 +24,8 @@ CLASSES = (
 LAYOUT = (
     "expected below root: JPEGImages/000005.jpg ..., ImageSets/Main/trainval.txt and test.txt, and "
     "for every class ImageSets/Main/<class>_trainval.txt and <class>_test.txt; VOC2007 comes in "
-    "two archives, trainval and test, unpacked into one folder"
+    "two archives, trainval and test, unpacked into one folder; extra_scripts/prepare_voc.py names "
+    "all that is missing"
 )
 
 
@@ -77,7 +79,7 @@ class Voc07(Source):
 
 def _folder(root: str) -> Path:
     """The folder that holds JPEGImages."""
-    given = Path(root).expanduser()
+    given = existing_folder(root, "root", LAYOUT)
     for folder in (given, given / "VOC2007"):
         if (folder / "JPEGImages").is_dir():
             return folder

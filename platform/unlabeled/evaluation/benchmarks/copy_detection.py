@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
-from typing import Annotated
+from dataclasses import dataclass, replace
+from typing import Annotated, Literal
 
 import numpy as np
 
 from unlabeled.evaluation.benchmarks.base import Benchmark, Probe
 from unlabeled.evaluation.search import places, ranks_of, require_queries, trapezoid_ap
+from unlabeled.evaluation.token_features import cls_and_gem, require_tokens
 from unlabeled.evaluation.whitening import whitening
 from unlabeled.evaluation.whole_images import square, whole_features
 from unlabeled.registry import Component, register
@@ -26,8 +27,8 @@ class CopyDetection(Benchmark):
     of `whitening` (their mean taken off, divided by the root of the eigenvalues of their second
     moment) and compared by cosine. Metric, in percent: map, the mean over copies of the average
     precision (trapezoids) within the first `top` images; an original beyond them is not found.
-    Features are the backbone's pooled ones; DINO's numbers of ViT add pooled patch tokens.
-    Raises DataError for a data set without queries and for an image that cannot be decoded.
+    Raises ConfigError if `features` asks a backbone for tokens that it does not have, DataError for
+    a data set without queries and for an image that cannot be decoded.
     Under DDP the ranks share the encoding and each ranks all copies.
     Reference: Caron et al., DINO, arXiv:2104.14294, section 4.2.2, and its eval_copy_detection.py.
     """
@@ -36,6 +37,11 @@ class CopyDetection(Benchmark):
     class Config:
         """Fields of `configs/benchmark/copy_detection.yaml`."""
 
+        features: Literal["output", "cls_and_gem"] = "output"
+        """output: what the backbone returns; cls_and_gem: a ViT's CLS token and its patch tokens,
+        pooled by their generalised mean (DINO)."""
+        gem_power: float = 4.0
+        """Power of the generalised mean (DINO); 1 is the mean, more is nearer to the maximum."""
         image_size: int = 320
         """Side of the square, in pixels (DINO)."""
         top: int = 20
@@ -46,7 +52,7 @@ class CopyDetection(Benchmark):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
-            for name in ("image_size", "top"):
+            for name in ("gem_power", "image_size", "top"):
                 if getattr(self, name) < 1:
                     yield name, f"must be 1 or more, got {getattr(self, name)}"
 
@@ -55,14 +61,21 @@ class CopyDetection(Benchmark):
     @property
     def protocol(self) -> str:
         chosen = self.config.whitening
-        features = "features" if chosen is None else f"features whitened by {chosen.name}"
+        features = (
+            "features"
+            if self.config.features == "output"
+            else f"CLS and patch tokens (generalised mean, power {self.config.gem_power:g})"
+        )
+        whitened = "" if chosen is None else f" whitened by {chosen.name}"
         return (
-            f"copy detection by cosine of {features}, {self.config.image_size} px squares, mAP "
-            f"within the first {self.config.top} (DINO, arXiv:2104.14294, section 4.2.2)"
+            f"copy detection by cosine of {features}{whitened}, {self.config.image_size} px "
+            f"squares, mAP within the first {self.config.top} (DINO, arXiv:2104.14294, section "
+            "4.2.2)"
         )
 
     def run(self, probe: Probe) -> dict[str, float]:
         queries = require_queries(probe)
+        probe = self.described(probe)
         resize = square(self.config.image_size)
         database = whole_features(probe, probe.train, resize)
         copies = whole_features(probe, probe.test, resize)
@@ -81,3 +94,15 @@ class CopyDetection(Benchmark):
             ranks = ranks_of(place, relevant, query.junk)
             precisions.append(trapezoid_ap(ranks[ranks < self.config.top], len(relevant)))
         return {"map": 100 * float(np.mean(precisions))}
+
+    def described(self, probe: Probe) -> Probe:
+        """The probe with the features that images are compared by."""
+        if self.config.features == "output":
+            return probe
+        backbone = require_tokens(probe.backbone, "benchmark.features")
+        return replace(
+            probe,
+            encode=cls_and_gem(backbone, self.config.gem_power),
+            feature_dim=2 * backbone.feature_dim,
+            cache={},
+        )

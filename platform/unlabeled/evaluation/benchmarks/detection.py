@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import logging
-import statistics
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-import torch
-
-from unlabeled.config.check import to_data
-from unlabeled.data.normalize import Normalize
 from unlabeled.evaluation.benchmarks.base import Benchmark, OwnData, Probe
 from unlabeled.registry import register
 from unlabeled.transfer.detection_data import (
-    VOC_CLASSES,
     check_classes,
+    class_names,
     detection_split,
     name_problem,
 )
 from unlabeled.transfer.detection_images import DetectionImages
+from unlabeled.transfer.detection_runs import (
+    ORDER,
+    loading_workers,
+    mean_over_runs,
+    normalization_of,
+)
 from unlabeled.transfer.detectron2_installed import require_detectron2
-from unlabeled.transfer.detectron2_names import resnet_of
-
-log = logging.getLogger(__name__)
-WORKERS = 4
-"""Processes that load images for a rank where loader.workers is null (Detectron2's default)."""
-
-# SwAV's tables name AP50 first for VOC and AP for COCO.
-ORDER = {
-    "voc": ("AP50", "AP", "AP75"),
-    "coco": ("AP", "AP50", "AP75", "mask_AP", "mask_AP50", "mask_AP75"),
-}
+from unlabeled.transfer.resnet_shape import resnet_of
 
 
 @register("benchmark", "detection")
@@ -148,22 +134,14 @@ class Detection(Benchmark):
     def run(self, probe: Probe) -> dict[str, float]:
         train, test = probe.train, probe.test
         assert isinstance(train, DetectionImages) and isinstance(test, DetectionImages)
-        names = self._classes(train)
+        names = class_names(self.config.layout, self.config.classes, train.splits)
         check_classes(train.splits, test.splits[0], names)
-        runs = []
-        with self._folder(probe) as folder:
-            for number in range(self.config.runs):
-                metrics = self._run_once(probe, names, probe.seed + number, folder)
-                log.info("detection run %d/%d: %s", number + 1, self.config.runs, _said(metrics))
-                runs.append(metrics)
-        return averaged(runs, ORDER[self.config.layout])
-
-    def _classes(self, train: DetectionImages) -> list[str]:
-        if self.config.classes is not None:
-            return self.config.classes
-        if self.config.layout == "voc":
-            return list(VOC_CLASSES)
-        return list(train.splits[0].classes())
+        return mean_over_runs(
+            probe,
+            self.config,
+            ORDER[self.config.layout],
+            lambda seed, folder: self._run_once(probe, names, seed, folder),
+        )
 
     def _run_once(
         self, probe: Probe, names: list[str], seed: int, folder: Path
@@ -171,42 +149,15 @@ class Detection(Benchmark):
         from unlabeled.transfer.detectron2_benchmark import train_and_measure
 
         assert isinstance(probe.train, DetectionImages) and isinstance(probe.test, DetectionImages)
-        assert isinstance(probe.normalize, Normalize)
         return train_and_measure(
             self.config,
             resnet_of(probe.encode),
-            probe.normalize.normalization,
+            normalization_of(probe),
             names,
             train=probe.train.splits,
             test=probe.test.splits[0],
             device=probe.device,
-            workers=WORKERS if probe.loader.workers is None else probe.loader.workers,
+            workers=loading_workers(probe),
             seed=seed,
-            folder=folder / f"seed{seed}",
+            folder=folder,
         ).metrics
-
-    @contextmanager
-    def _folder(self, probe: Probe) -> Iterator[Path]:
-        """Of this very measurement: below `folder`, or one that is removed afterwards."""
-        if self.config.folder is None:
-            with tempfile.TemporaryDirectory(prefix="unlabeled-detection-") as path:
-                yield Path(path)
-            return
-        digest = hashlib.sha256(json.dumps(to_data(self.config), sort_keys=True).encode())
-        digest.update(f"{probe.train.fingerprint()} {probe.test.fingerprint()}".encode())
-        for tensor in resnet_of(probe.encode).state_dict().values():
-            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
-        yield Path(self.config.folder).expanduser() / digest.hexdigest()[:12]
-
-
-def averaged(runs: list[dict[str, float]], order: Sequence[str]) -> dict[str, float]:
-    """The mean of every metric in this order; with several runs also the sample deviation."""
-    names = [name for name in order if name in runs[0]]
-    metrics = {name: statistics.mean(run[name] for run in runs) for name in names}
-    if len(runs) > 1:
-        metrics |= {f"{n}_std": statistics.stdev(run[n] for run in runs) for n in names}
-    return metrics
-
-
-def _said(metrics: dict[str, float]) -> str:
-    return ", ".join(f"{name} {value:.2f}" for name, value in metrics.items())

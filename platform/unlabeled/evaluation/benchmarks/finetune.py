@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,12 +16,11 @@ from unlabeled.data.sources.labelled_subset import LabelledSubset, choose
 from unlabeled.data.sources.subset import Subset
 from unlabeled.engine.build import training_images
 from unlabeled.evaluation.accuracy import top_accuracy
-from unlabeled.evaluation.benchmarks.base import Benchmark, Probe, require_labels
-from unlabeled.evaluation.benchmarks.linear import random_crop_like, view_problems
-from unlabeled.evaluation.classifier import cosine_rate, step_rate
-from unlabeled.evaluation.features import FeatureSet, extract
+from unlabeled.evaluation.benchmarks.base import Benchmark, Probe, Test, require_labels
+from unlabeled.evaluation.features import extract
 from unlabeled.evaluation.finetuning import Network, finetune
-from unlabeled.evaluation.training_views import training_views
+from unlabeled.evaluation.sgd_settings import epoch_rate, sgd_problems
+from unlabeled.evaluation.training_views import training_view, training_views
 from unlabeled.registry import Component, register
 
 log = logging.getLogger(__name__)
@@ -72,6 +72,8 @@ class Finetune(Benchmark):
         """Epochs at which schedule=step lowers the rates (SwAV A.4)."""
         decay_factor: float = 0.2
         """What schedule=step multiplies the rates by (SwAV A.4)."""
+        precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+        """Type of the forward pass in training (SwAV eval_semisup.py: fp32); testing is in fp32."""
         subset: LabelledSubset | None = None
         """The training images whose labels count, chosen by the seed; null: all of them."""
         sync_batch_norm: SyncBatchNormConfig = SYNCHRONISED
@@ -84,32 +86,13 @@ class Finetune(Benchmark):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges, and the number of training views."""
-            for name in ("epochs", "batch_size", "lr", "head_lr", "decay_factor"):
-                if getattr(self, name) <= 0:
-                    yield name, f"must be positive, got {getattr(self, name)}"
-            if self.lr_reference_batch_size is not None and self.lr_reference_batch_size < 1:
-                yield (
-                    "lr_reference_batch_size",
-                    f"must be at least 1 or null, got {self.lr_reference_batch_size}",
-                )
-            if not 0 <= self.momentum < 1:
-                yield "momentum", f"must be in [0, 1), got {self.momentum}"
-            if self.nesterov and self.momentum == 0:
-                yield "nesterov", "needs momentum > 0, got momentum 0; set nesterov=false"
-            if self.weight_decay < 0:
-                yield "weight_decay", f"must be 0 or more, got {self.weight_decay}"
-            yield from view_problems(self.train_transform)
+            if self.head_lr <= 0:
+                yield "head_lr", f"must be positive, got {self.head_lr}"
+            yield from sgd_problems(self, nesterov=self.nesterov)
 
         def learning_rates(self, epoch: int) -> tuple[float, float]:
             """The rates of a whole epoch: of the backbone and of the classifier."""
-            return self._rate(self.lr, epoch), self._rate(self.head_lr, epoch)
-
-        def _rate(self, lr: float, epoch: int) -> float:
-            if self.lr_reference_batch_size is not None:
-                lr *= self.batch_size / self.lr_reference_batch_size
-            if self.schedule == "cosine":
-                return cosine_rate(lr, epoch, self.epochs)
-            return step_rate(lr, epoch, self.decay_epochs, self.decay_factor)
+            return epoch_rate(self, self.lr, epoch), epoch_rate(self, self.head_lr, epoch)
 
     config: Config
 
@@ -119,7 +102,7 @@ class Finetune(Benchmark):
         return (
             f"all weights fine-tuned on {self.config.subset or 'all labels'}, "
             f"{self.config.epochs} epochs, SGD {lr:g} (classifier {head_lr:g}), batch "
-            f"{self.config.batch_size}, last epoch ({self.config.source})"
+            f"{self.config.batch_size}, {self.config.precision}, last epoch ({self.config.source})"
         )
 
     @property
@@ -132,9 +115,7 @@ class Finetune(Benchmark):
         epochs: list[tuple[float, float]] = []
         said = time.monotonic()
         for network in self.train(probe):
-            test = _scores(network, probe)
-            assert test.labels is not None
-            top1, top5 = (top_accuracy(test.features, test.labels, k) for k in (1, 5))
+            top1, top5 = _accuracies(network, probe)
             epochs.append((top1, top5))
             if time.monotonic() - said > SECONDS_BETWEEN_LINES:
                 said = time.monotonic()
@@ -144,13 +125,22 @@ class Finetune(Benchmark):
         last = epochs[-1]
         return {"top1": last[0], "top1_best": best[0], "top5": last[1], "top5_best": best[1]}
 
+    def fitted(self, probe: Probe) -> Test:
+        require_labels(probe)
+        (last,) = deque(self.train(probe), maxlen=1)
+
+        def test(other: Probe) -> dict[str, float]:
+            top1, top5 = _accuracies(last, other)
+            return {"top1": top1, "top5": top5}
+
+        return test
+
     def train(self, probe: Probe) -> Iterator[Network]:
         """The network after every epoch; nothing of the test split is looked at."""
-        transform = self.config.train_transform
         views = training_views(
             probe,
             self.labelled(probe),
-            transform.build() if transform else random_crop_like(probe.pipeline),
+            training_view(self.config.train_transform, probe),
             batch_size=self.config.batch_size,
         )
         return finetune(probe, views, self.config)
@@ -172,9 +162,9 @@ class Finetune(Benchmark):
         return Subset(images, chosen)
 
 
-def _scores(network: Network, probe: Probe) -> FeatureSet:
-    """Class scores [N, C] of the test split under the evaluation view."""
-    return extract(
+def _accuracies(network: Network, probe: Probe) -> tuple[float, float]:
+    """Top-1 and top-5 in percent on the test split under the evaluation view."""
+    scores = extract(
         network,
         probe.test,
         probe.pipeline,
@@ -183,3 +173,6 @@ def _scores(network: Network, probe: Probe) -> FeatureSet:
         batch_size=probe.batch_size,
         loader=probe.loader,
     )
+    assert scores.labels is not None
+    top1, top5 = (top_accuracy(scores.features, scores.labels, k) for k in (1, 5))
+    return top1, top5

@@ -5,10 +5,9 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
-import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from unlabeled.data.sources.base import Split
 from unlabeled.errors import DataError
@@ -19,13 +18,10 @@ from unlabeled.evaluation.benchmarks.base import (
     require_labels,
     require_split_labels,
 )
+from unlabeled.evaluation.neighbours import import_faiss, nearest, nearest_others
 from unlabeled.registry import register
 
 log = logging.getLogger(__name__)
-
-# Similarities in memory at once: 1024 x 65536 float32 = 256 MB.
-TEST_BLOCK = 1024
-TRAIN_BLOCK = 65536
 
 
 @register("benchmark", "knn")
@@ -35,11 +31,12 @@ class KNN(Benchmark):
     With cosine similarity s between features, class c of a test image gets
     sum_{i in the k nearest, y_i = c} exp(s_i / temperature). Metrics, in percent: top1 (k =
     report_k), top1_k<k> for every k, top5_k<report_k>. Of equally similar training images the
-    earlier one is nearer, of equal votes the lower class number wins. With leave_one_out every
-    training image is classified by all the others, and no test split is looked at.
+    earlier one is nearer (search=torch), of equal votes the lower class number wins. With
+    leave_one_out every training image is classified by all the others, and no test split is looked
+    at.
     Raises DataError without labels, with differing classes, or with fewer than report_k training
     images (others, when one is left out); other values of k that exceed them are left out and
-    logged.
+    logged. EnvironmentProblem for search=faiss where faiss is not installed.
     Under DDP the ranks share the encoding and each computes all votes.
     Reference: Caron et al., DINO, arXiv:2104.14294, section 4.1 and its eval_knn.py (k = 20 best);
     Wu et al., arXiv:1805.01978, section 3.4.
@@ -57,6 +54,9 @@ class KNN(Benchmark):
         """Temperature of the votes exp(similarity / temperature) (DINO eval_knn.py)."""
         leave_one_out: bool = False
         """Classify the training images by each other, for data without a test split."""
+        search: Literal["torch", "faiss"] = "torch"
+        """Who finds the neighbours: torch, on the device, or faiss, on the CPU. Both are exact and
+        differ in the order of equally similar images alone."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
@@ -68,6 +68,11 @@ class KNN(Benchmark):
                 yield "temperature", f"must be positive, got {self.temperature}"
 
     config: Config
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        if config.search == "faiss":
+            import_faiss()
 
     @property
     def measured(self) -> Split:
@@ -91,10 +96,10 @@ class KNN(Benchmark):
         rows = queries.features.to(probe.device)
         if self.config.leave_one_out:
             sizes = self._usable(len(train) - 1, "other training images")
-            near, indices = nearest_others(rows, k=max(sizes))
+            near, indices = nearest_others(rows, k=max(sizes), search=self.config.search)
         else:
             sizes = self._usable(len(train), "training images")
-            near, indices = nearest(train.features, rows, k=max(sizes))
+            near, indices = nearest(train.features, rows, k=max(sizes), search=self.config.search)
         voters = train.labels.to(probe.device)[indices]  # [n, max k]
         labels = queries.labels.to(probe.device)
         metrics = {"top1": 0.0}  # first in order; its value follows from one of the k
@@ -143,58 +148,6 @@ def knn_classify(
     near, indices = nearest(train_features, test_features, k=k)
     voters = train_labels.to(test_features.device)[indices]
     return votes(near, voters, temperature=temperature, num_classes=num_classes)
-
-
-@torch.no_grad()
-def nearest(train: Tensor, test: Tensor, *, k: int) -> tuple[Tensor, Tensor]:
-    """The k training rows of largest cosine similarity to each test row, nearest first.
-
-    [N, D], [n, D] -> similarities float32 [n, k], indices int64 [n, k], on the device of `test`;
-    k <= N. Exact; equal similarities are ordered by index. `train` may stay in host memory: blocks
-    of it visit the device once each.
-    """
-    test = F.normalize(test.float(), dim=1)
-    near = [test.new_zeros(len(rows), 0) for rows in torch.split(test, TEST_BLOCK)]
-    indices = [torch.zeros_like(found, dtype=torch.int64) for found in near]
-    for start in range(0, len(train), TRAIN_BLOCK):
-        block = train[start : start + TRAIN_BLOCK].to(test.device)
-        block = F.normalize(block.float(), dim=1)  # [b, D]
-        for number, rows in enumerate(torch.split(test, TEST_BLOCK)):
-            found, where = _largest(rows @ block.T, k)
-            # Earlier blocks stand first and the sort is stable: the earlier index stays ahead.
-            values = torch.cat([near[number], found], dim=1)
-            places = torch.cat([indices[number], where + start], dim=1)
-            values, order = values.sort(dim=1, descending=True, stable=True)
-            near[number], indices[number] = values[:, :k], places.gather(1, order[:, :k])
-    return torch.cat(near), torch.cat(indices)
-
-
-def nearest_others(features: Tensor, *, k: int) -> tuple[Tensor, Tensor]:
-    """The k other rows of largest cosine similarity to each row, nearest first.
-
-    [N, D] -> similarities float32 [N, k], indices int64 [N, k]; k < N. Exact, ordered as `nearest`
-    orders.
-    """
-    near, indices = nearest(features, features, k=k + 1)
-    own = indices == torch.arange(len(features), device=indices.device).unsqueeze(1)
-    # A row goes behind its neighbours and is cut off. Where so many duplicates stand before it that
-    # it is not among the k + 1, the first k of them are the neighbours as they are.
-    order = own.int().argsort(dim=1, stable=True)[:, :k]
-    return near.gather(1, order), indices.gather(1, order)
-
-
-def _largest(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The (at most k) largest values of every row and their columns; of equal values, the first."""
-    # One more than asked shows whether a tie runs across the cut, where topk chooses as it likes.
-    values, columns = similarity.topk(min(k + 1, similarity.shape[1]), dim=1)
-    if values.shape[1] > k:
-        tied = values[:, k - 1] == values[:, k]
-        exact = similarity[tied].sort(dim=1, descending=True, stable=True)
-        values[tied] = exact.values[:, : k + 1]
-        columns[tied] = exact.indices[:, : k + 1]
-    columns, order = columns[:, :k].sort(dim=1)
-    values, order = values[:, :k].gather(1, order).sort(dim=1, descending=True, stable=True)
-    return values, columns.gather(1, order)
 
 
 def votes(near: Tensor, voters: Tensor, *, temperature: float, num_classes: int) -> Tensor:

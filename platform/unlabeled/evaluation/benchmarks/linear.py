@@ -4,21 +4,27 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Annotated, Literal
 
 import torch
 from torch import Tensor, nn
 
-from unlabeled.data.transforms.base import Pipeline
-from unlabeled.data.transforms.random_crop import RandomCrop
 from unlabeled.evaluation.accuracy import top_accuracy
-from unlabeled.evaluation.benchmarks.base import Benchmark, Probe, require_labels
-from unlabeled.evaluation.classifier import Feed, cosine_rate, fit, step_rate
+from unlabeled.evaluation.benchmarks.base import Benchmark, Probe, Test, require_labels
+from unlabeled.evaluation.classifier import Feed, fit
 from unlabeled.evaluation.features import FeatureSet
 from unlabeled.evaluation.feeds import augmented_feed, cached_feed
-from unlabeled.registry import Component, get, register
+from unlabeled.evaluation.sgd_settings import epoch_rate, sgd_problems
+from unlabeled.evaluation.token_features import (
+    cls_and_mean_patch,
+    last_cls_tokens,
+    require_tokens,
+)
+from unlabeled.evaluation.training_views import training_view
+from unlabeled.registry import Component, register
 
 log = logging.getLogger(__name__)
 
@@ -29,38 +35,30 @@ SECONDS_BETWEEN_LINES = 10.0
 Scaling = Callable[[Tensor], Tensor]
 
 
-def random_crop_like(pipeline: Pipeline) -> Pipeline:
-    """SwAV's training view, a random resized crop and a flip, of the evaluation view's size."""
-    return RandomCrop(RandomCrop.Config(size=pipeline.views[0].size))
-
-
-def view_problems(train_transform: Component | None) -> Iterator[tuple[str, str]]:
-    """Faults of a training view: it must be one view."""
-    if train_transform is None:
-        return
-    if not issubclass(get("transform", train_transform.name), Pipeline):
-        yield "train_transform", f"{train_transform.name!r} makes no view by itself"
-    elif (views := len(train_transform.build().views)) != 1:
-        yield "train_transform", f"must emit one view, not {views}; try random_crop"
-
-
 @register("benchmark", "linear")
 class Linear(Benchmark):
-    """Linear classification of frozen features, by SwAV's protocol.
+    """Linear classification of frozen features, by SwAV's protocol and, for tokens, DINO's.
 
     Cross-entropy of W f + b, minimised by SGD on every training image, augmented anew each epoch
     (`augment`) or seen once under the evaluation view, which takes seconds on a CPU. Metrics, in
     percent: top1 and top5 after the last epoch, and top1_best, the best epoch chosen on the test
     split. Official SwAV and DINO numbers are of the best epoch; compare those with top1_best.
-    Raises DataError without labels or with differing classes, DivergenceError when the loss does.
+    Raises DataError without labels or with differing classes, DivergenceError when the loss does,
+    ConfigError if `features` asks a backbone for tokens that it does not have.
     Under DDP the ranks share the encoding; each takes the same steps on whole batches.
-    Reference: Caron et al., SwAV, arXiv:2006.09882, appendix A.3, and its eval_linear.py.
+    Reference: Caron et al., SwAV, arXiv:2006.09882, appendix A.3, and its eval_linear.py; DINO,
+    arXiv:2104.14294, and its eval_linear.py (tokens).
     """
 
     @dataclass(frozen=True, kw_only=True)
     class Config:
         """Fields of `configs/benchmark/linear.yaml`."""
 
+        features: Literal["output", "cls", "cls_and_mean_patch"] = "output"
+        """output: what the backbone returns; cls: a ViT's CLS tokens of the last blocks, one behind
+        the other; cls_and_mean_patch: the CLS token and the mean patch token, in turns (DINO)."""
+        last_blocks: int = 1
+        """Blocks whose CLS token is taken by features=cls, each after the final norm (DINO: 4)."""
         epochs: int = 100
         """Passes over the training split (SwAV A.3)."""
         batch_size: int = 256
@@ -92,24 +90,15 @@ class Linear(Benchmark):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges, and the number of training views."""
-            for name in ("epochs", "batch_size", "lr", "lr_reference_batch_size", "decay_factor"):
-                value = getattr(self, name)
-                if value is not None and value <= 0:
-                    yield name, f"must be positive, got {value}"
-            if not 0 <= self.momentum < 1:
-                yield "momentum", f"must be in [0, 1), got {self.momentum}"
-            if self.weight_decay < 0:
-                yield "weight_decay", f"must be 0 or more, got {self.weight_decay}"
-            yield from view_problems(self.train_transform)
+            if self.last_blocks < 1:
+                yield "last_blocks", f"must be 1 or more, got {self.last_blocks}"
+            if self.last_blocks > 1 and self.features != "cls":
+                yield "last_blocks", f"{self.last_blocks} blocks are read by features=cls alone"
+            yield from sgd_problems(self)
 
         def learning_rate(self, epoch: int) -> float:
             """The rate of a whole epoch."""
-            lr = self.lr
-            if self.lr_reference_batch_size is not None:
-                lr *= self.batch_size / self.lr_reference_batch_size
-            if self.schedule == "cosine":
-                return cosine_rate(lr, epoch, self.epochs)
-            return step_rate(lr, epoch, self.decay_epochs, self.decay_factor)
+            return epoch_rate(self, self.lr, epoch)
 
     config: Config
 
@@ -117,14 +106,21 @@ class Linear(Benchmark):
     def protocol(self) -> str:
         views = "augmented training views" if self.config.augment else "each image encoded once"
         scale = "standardised" if self.config.normalize_features == "standardize" else "frozen"
+        blocks = self.config.last_blocks
+        features = {
+            "output": "features",
+            "cls": f"CLS tokens of the last {blocks} blocks" if blocks > 1 else "CLS tokens",
+            "cls_and_mean_patch": "CLS and mean patch tokens",
+        }[self.config.features]
         return (
-            f"linear classifier on {scale} features, {views}, {self.config.epochs} epochs, "
+            f"linear classifier on {scale} {features}, {views}, {self.config.epochs} epochs, "
             f"SGD {self.config.learning_rate(0):g}, batch {self.config.batch_size}, last epoch "
             f"({self.config.source})"
         )
 
     def run(self, probe: Probe) -> dict[str, float]:
         require_labels(probe)
+        probe = self.described(probe)
         scale = self._scaling(probe)
         test = probe.features("test")
         top1: list[float] = []
@@ -137,6 +133,32 @@ class Linear(Benchmark):
                 log.info("linear epoch %d/%d: top1 %.2f", epoch + 1, self.config.epochs, top1[-1])
         top5 = top_accuracy(scores, labels, 5)
         return {"top1": top1[-1], "top1_best": max(top1), "top5": top5}
+
+    def fitted(self, probe: Probe) -> Test:
+        require_labels(probe)
+        probe = self.described(probe)
+        scale = self._scaling(probe)
+        (last,) = deque(self.train(probe, scale), maxlen=1)
+
+        def test(other: Probe) -> dict[str, float]:
+            features = self.described(other).features("test")
+            scores, labels = classify(last, features, scale, other.device)
+            return {"top1": top_accuracy(scores, labels, 1)}
+
+        return test
+
+    def described(self, probe: Probe) -> Probe:
+        """The probe with the features that the classifier reads."""
+        if self.config.features == "output":
+            return probe
+        backbone = require_tokens(probe.backbone, "benchmark.features")
+        if self.config.features == "cls":
+            parts = self.config.last_blocks
+            encode = last_cls_tokens(backbone, parts)
+        else:
+            parts = 2
+            encode = cls_and_mean_patch(backbone)
+        return replace(probe, encode=encode, feature_dim=parts * backbone.feature_dim, cache={})
 
     def train(self, probe: Probe, scale: Scaling) -> Iterator[nn.Linear]:
         """The classifier after every epoch; nothing of the test split is looked at."""
@@ -152,8 +174,7 @@ class Linear(Benchmark):
 
     def _feed(self, probe: Probe) -> Feed:
         if self.config.augment:
-            chosen = self.config.train_transform
-            pipeline = chosen.build() if chosen else random_crop_like(probe.pipeline)
+            pipeline = training_view(self.config.train_transform, probe)
             return augmented_feed(probe, pipeline, batch_size=self.config.batch_size)
         return cached_feed(
             probe.features("train"),

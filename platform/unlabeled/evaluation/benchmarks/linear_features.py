@@ -13,7 +13,7 @@ from torch import Tensor
 from unlabeled.data.sampling.permutation import Permutation
 from unlabeled.errors import DataError
 from unlabeled.evaluation.accuracy import label_ranks
-from unlabeled.evaluation.benchmarks.base import Benchmark, Probe, require_labels
+from unlabeled.evaluation.benchmarks.base import Benchmark, Probe, Test, require_labels
 from unlabeled.evaluation.logistic import BLOCK_ROWS, Objective, Solution, solve
 from unlabeled.registry import register
 
@@ -91,17 +91,24 @@ class LinearFeatures(Benchmark):
         )
 
     def run(self, probe: Probe) -> dict[str, float]:
+        return self.fitted(probe)(probe)
+
+    def fitted(self, probe: Probe) -> Test:
         require_labels(probe)
         choice = self.train(probe)
-        test = probe.features("test")
-        assert test.labels is not None
-        top1, top5 = accuracy(choice.solution, test.features, test.labels)
-        return {
-            "top1": top1,
-            "top5": top5,
-            "log10_c": choice.log10_c,
-            "top1_held_out": choice.held_out_top1,
-        }
+
+        def test(other: Probe) -> dict[str, float]:
+            found = other.features("test")
+            assert found.labels is not None
+            top1, top5 = accuracy(choice.solution, found.features, found.labels)
+            return {
+                "top1": top1,
+                "top5": top5,
+                "log10_c": choice.log10_c,
+                "top1_held_out": choice.held_out_top1,
+            }
+
+        return test
 
     def train(self, probe: Probe) -> Choice:
         """Choose C and solve for all training images; nothing of the test split is looked at."""

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import logging
-import math
 import time
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -15,23 +15,18 @@ from torch.nn import functional as F
 
 from unlabeled.data.transforms.base import Pipeline
 from unlabeled.errors import ConfigError, DataError
-from unlabeled.evaluation.accuracy import label_ranks
-from unlabeled.evaluation.benchmarks.base import Benchmark, Probe, require_labels
-from unlabeled.evaluation.benchmarks.linear import (
-    SECONDS_BETWEEN_LINES,
-    random_crop_like,
-    view_problems,
-)
-from unlabeled.evaluation.classifier import Feed, descend, step_rate
-from unlabeled.evaluation.features import FeatureSet
+from unlabeled.evaluation.benchmarks.base import Benchmark, Probe, Test, require_labels
+from unlabeled.evaluation.benchmarks.linear import SECONDS_BETWEEN_LINES
+from unlabeled.evaluation.classifier import Feed, descend
 from unlabeled.evaluation.feeds import augmented_feed, cached_feed
-from unlabeled.evaluation.layers import Layer, Shape, Taps
+from unlabeled.evaluation.layer_heads import Head, accuracies
+from unlabeled.evaluation.layer_probe import of_layers
+from unlabeled.evaluation.layers import Layer, Taps
+from unlabeled.evaluation.sgd_settings import epoch_rate, sgd_problems
+from unlabeled.evaluation.training_views import training_view
 from unlabeled.registry import Component, register
 
 log = logging.getLogger(__name__)
-
-# Test rows classified at once: 1024 x 53,248 float32 (VISSL's seven layers) = 218 MB on the device.
-TEST_BLOCK = 1024
 
 
 def vissl_layers() -> dict[str, Layer | None]:
@@ -83,10 +78,15 @@ class LinearLayers(Benchmark):
         """Nesterov's momentum (VISSL)."""
         weight_decay: float = 5e-4
         """L2 penalty on weights and biases, not on batch norm (VISSL; SwAV A.5: 1e-4)."""
+        schedule: Literal["cosine", "step"] = "step"
+        """Per epoch: cosine towards 0, or x decay_factor at decay_epochs (VISSL)."""
         decay_epochs: list[int] = field(default_factory=lambda: [8, 16, 24])
-        """Epochs at which the rate is lowered (VISSL, ImageNet)."""
+        """Epochs at which schedule=step lowers the rate (VISSL, ImageNet)."""
         decay_factor: float = 0.1
-        """What the rate is multiplied by (VISSL)."""
+        """What schedule=step multiplies the rate by (VISSL)."""
+        initial: Literal["uniform", "normal"] = "uniform"
+        """First weights and biases of D inputs: all U(-1/sqrt(D), 1/sqrt(D)) (VISSL), or weights
+        N(0, 0.01) and biases 0 (SwAV eval_linear.py)."""
         augment: bool = True
         """Encode new training views every epoch (VISSL); false: encode every image once, and keep
         the maps in memory."""
@@ -100,24 +100,13 @@ class LinearLayers(Benchmark):
             """Ranges, the number of training views, and that there is a layer."""
             if not any(self.layers.values()):
                 yield "layers", "needs at least one layer"
-            for name in ("epochs", "lr", "lr_reference_batch_size", "decay_factor"):
-                value = getattr(self, name)
-                if value is not None and value <= 0:
-                    yield name, f"must be positive, got {value}"
-            if self.batch_size < 2:
-                yield "batch_size", f"must be at least 2 for statistics, got {self.batch_size}"
-            if not 0 <= self.momentum < 1:
-                yield "momentum", f"must be in [0, 1), got {self.momentum}"
-            if self.nesterov and self.momentum == 0:
-                yield "nesterov", "needs a momentum above 0"
-            if self.weight_decay < 0:
-                yield "weight_decay", f"must be 0 or more, got {self.weight_decay}"
-            yield from view_problems(self.train_transform)
+            if self.batch_size == 1:
+                yield "batch_size", "must be at least 2 for statistics, got 1"
+            yield from sgd_problems(self, nesterov=self.nesterov)
 
         def learning_rate(self, epoch: int) -> float:
             """The rate of a whole epoch."""
-            scale = self.batch_size / (self.lr_reference_batch_size or self.batch_size)
-            return step_rate(self.lr * scale, epoch, self.decay_epochs, self.decay_factor)
+            return epoch_rate(self, self.lr, epoch)
 
     config: Config
 
@@ -132,11 +121,9 @@ class LinearLayers(Benchmark):
         )
 
     def run(self, probe: Probe) -> dict[str, float]:
-        require_labels(probe)
-        if len(probe.train) < 2:
-            raise DataError("one training image has no batch statistics; give two or more")
+        self._require_statistics(probe)
         taps = self.taps(probe, probe.pipeline)
-        maps = replace(probe, encode=taps, feature_dim=taps.feature_dim, cache={})
+        maps = of_layers(probe, taps)
         test = maps.features("test")
         history: list[dict[str, tuple[float, float]]] = []
         said = time.monotonic()
@@ -148,6 +135,22 @@ class LinearLayers(Benchmark):
                 log.info("linear epoch %d/%d: top1 %s", len(history), self.config.epochs, line)
         return _metrics(history)
 
+    def fitted(self, probe: Probe) -> Test:
+        self._require_statistics(probe)
+        taps = self.taps(probe, probe.pipeline)
+        (last,) = deque(self.train(of_layers(probe, taps), taps), maxlen=1)
+
+        def test(other: Probe) -> dict[str, float]:
+            found = of_layers(other, taps).features("test")
+            return _metrics([accuracies(last, taps, found, other.device)])
+
+        return test
+
+    def _require_statistics(self, probe: Probe) -> None:
+        if len(probe.train) < 2:
+            raise DataError("one training image has no batch statistics; give two or more")
+        require_labels(probe)
+
     def taps(self, probe: Probe, pipeline: Pipeline) -> Taps:
         """The encoder of all layers for views of a pipeline."""
         size = pipeline.views[0].size
@@ -158,7 +161,11 @@ class LinearLayers(Benchmark):
         config = self.config
         heads = {
             key: Head(
-                taps.shapes[key], probe.train.num_classes, layer.batch_norm, seed=probe.seed
+                taps.shapes[key],
+                probe.train.num_classes,
+                layer.batch_norm,
+                seed=probe.seed,
+                initial=config.initial,
             ).to(probe.device)
             for key, layer in self._layers().items()
         }
@@ -196,8 +203,7 @@ class LinearLayers(Benchmark):
             )
             # A remainder of one image has no statistics of its own.
             return lambda epoch: (batch for batch in feed(epoch) if len(batch[1]) > 1)
-        chosen = config.train_transform
-        pipeline = chosen.build() if chosen else random_crop_like(probe.pipeline)
+        pipeline = training_view(config.train_transform, probe)
         trained = self.taps(probe, pipeline).shapes
         for key, shape in taps.shapes.items():
             if trained[key] != shape:
@@ -211,49 +217,6 @@ class LinearLayers(Benchmark):
 
     def _layers(self) -> dict[str, Layer]:
         return {key: layer for key, layer in self.config.layers.items() if layer is not None}
-
-
-class Head(nn.Module):
-    """Batch normalisation (or none) and a linear classifier: maps [B, C, h, w] -> scores [B, K].
-
-    Weight and bias U(-1/sqrt(D), 1/sqrt(D)) with D = C*h*w (VISSL takes torch's default), drawn
-    from `seed` and nothing else.
-    """
-
-    def __init__(self, shape: Shape, num_classes: int, batch_norm: bool, *, seed: int) -> None:
-        super().__init__()
-        width = math.prod(shape)
-        self.norm: nn.Module = nn.BatchNorm2d(shape[0]) if batch_norm else nn.Identity()
-        # Made without the default initialisation, which would draw from the global generator.
-        self.linear = nn.Linear(width, num_classes, device="meta").to_empty(device="cpu")
-        generator, bound = torch.Generator().manual_seed(seed), width**-0.5
-        with torch.no_grad():
-            for parameter in self.linear.parameters():
-                parameter.uniform_(-bound, bound, generator=generator)
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """Scores of every class."""
-        scores: Tensor = self.linear(self.norm(maps).flatten(1))
-        return scores
-
-
-@torch.no_grad()
-def accuracies(
-    heads: Mapping[str, Head], taps: Taps, test: FeatureSet, device: torch.device
-) -> dict[str, tuple[float, float]]:
-    """Top-1 and top-5 of every layer in percent, a block of rows at a time."""
-    assert test.labels is not None
-    right = {key: torch.zeros(2, dtype=torch.int64) for key in heads}
-    blocks = zip(
-        torch.split(test.features, TEST_BLOCK), torch.split(test.labels, TEST_BLOCK), strict=True
-    )
-    for rows, own in blocks:
-        maps, labels = taps.split(rows.to(device)), own.to(device)
-        for key, head in heads.items():
-            ranks = label_ranks(head(maps[key]), labels)
-            right[key] += torch.stack([(ranks < 1).sum(), (ranks < 5).sum()]).cpu()
-    share = {key: (100 * counts.double() / len(test)).tolist() for key, counts in right.items()}
-    return {key: (top1, top5) for key, (top1, top5) in share.items()}
 
 
 def _metrics(history: list[dict[str, tuple[float, float]]]) -> dict[str, float]:

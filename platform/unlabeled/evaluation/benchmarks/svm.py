@@ -5,16 +5,25 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 
-from unlabeled.distributed import comm
 from unlabeled.errors import DataError
 from unlabeled.evaluation.average_precision import area, eleven_points
 from unlabeled.evaluation.benchmarks.base import Benchmark, Probe
-from unlabeled.evaluation.linear_svm import best_cost, fit_svm, unit_rows
-from unlabeled.evaluation.presence import presence, require_presence
-from unlabeled.registry import register
+from unlabeled.evaluation.layer_probe import of_layer
+from unlabeled.evaluation.layers import Layer
+from unlabeled.evaluation.linear_svm import (
+    best_cost,
+    features_named,
+    fit_svm,
+    over_ranks,
+    problems,
+    unit_rows,
+)
+from unlabeled.evaluation.presence import presence, require_presence, shown_classes
+from unlabeled.registry import Component, register
 
 log = logging.getLogger(__name__)
 
@@ -51,40 +60,42 @@ class SVM(Benchmark):
         """Where LIBLINEAR stops (VISSL)."""
         max_iterations: int = 2000
         """Where it stops in any case (VISSL)."""
+        layer: Layer | None = None
+        """The layer whose pooled map is classified (VISSL: layer4, pool [6, 1, 0], 8192 numbers);
+        null: what the backbone returns (SwAV A.5: 2048 numbers)."""
+        view: Annotated[Component, "transform"] | None = None
+        """The view of both splits (VISSL: squash); null: the evaluation view (SwAV A.5)."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
-            if not self.costs or min(self.costs) <= 0:
-                yield "costs", f"needs one or more positive numbers, got {self.costs}"
             if self.folds < 2:
                 yield "folds", f"must be 2 or more, got {self.folds}"
-            for name in ("positive_weight", "tolerance", "max_iterations"):
-                if getattr(self, name) <= 0:
-                    yield name, f"must be positive, got {getattr(self, name)}"
+            yield from problems(self)
 
     config: Config
 
     @property
     def protocol(self) -> str:
         return (
-            f"linear SVM a class on unit features, cost by {self.config.folds}-fold "
-            f"cross-validation, positives weighted {self.config.positive_weight:g}, mean AP (VISSL;"
-            " Goyal et al., arXiv:1905.01235, section 6.1)"
+            f"linear SVM a class on {features_named(self.config)}, cost by "
+            f"{self.config.folds}-fold cross-validation, positives weighted "
+            f"{self.config.positive_weight:g}, mean AP (VISSL; Goyal et al., arXiv:1905.01235, "
+            "section 6.1)"
         )
 
     def run(self, probe: Probe) -> dict[str, float]:
         require_presence(probe)
+        probe = of_layer(probe, self.config.layer, self.config.view)
         scores = self.scores(probe)
         shown = presence(probe.test, probe.features("test"))
-        if not (shown == 1).any():
-            raise DataError("no test image shows any class; the test split has no use as it is")
+        tested = shown_classes(shown)
         areas, points = [], []
         for number, name in enumerate(probe.test.classes):
-            decided = shown[:, number] != 0
-            positive = shown[decided, number] == 1
-            if not positive.any():
+            if number not in tested:
                 log.warning("SVM: class %s left out: no test image shows it", name)
                 continue
+            decided = shown[:, number] != 0
+            positive = shown[decided, number] == 1
             areas.append(area(scores[decided, number], positive))
             points.append(eleven_points(scores[decided, number], positive))
             log.debug("SVM: %s: AP %.2f", name, 100 * areas[-1])
@@ -102,13 +113,10 @@ class SVM(Benchmark):
         shown = presence(probe.train, train) == 1  # [N, C]
         self._require_folds(shown, classes)
         rows, test = unit_rows(train.features), unit_rows(probe.features("test").features)
-        own = {
-            number: self._class_scores(rows, shown[:, number], test, classes[number], probe.seed)
-            for number in range(comm.rank(), len(classes), comm.world_size())
-        }
-        found = {
-            number: row for part in comm.all_gather_objects(own) for number, row in part.items()
-        }
+        found = over_ranks(
+            range(len(classes)),
+            lambda c: self._class_scores(rows, shown[:, c], test, classes[c], probe.seed),
+        )
         return np.stack([found[number] for number in range(len(classes))], axis=1)
 
     def _class_scores(

@@ -5,16 +5,24 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Annotated
 
 import numpy as np
 
-from unlabeled.distributed import comm
 from unlabeled.errors import DataError
 from unlabeled.evaluation.average_precision import area
 from unlabeled.evaluation.benchmarks.base import Benchmark, Probe
-from unlabeled.evaluation.linear_svm import fit_svm, unit_rows
-from unlabeled.evaluation.presence import presence, require_presence
-from unlabeled.registry import register
+from unlabeled.evaluation.layer_probe import of_layer
+from unlabeled.evaluation.layers import Layer
+from unlabeled.evaluation.linear_svm import (
+    features_named,
+    fit_svm,
+    over_ranks,
+    problems,
+    unit_rows,
+)
+from unlabeled.evaluation.presence import presence, require_presence, shown_classes
+from unlabeled.registry import Component, register
 
 log = logging.getLogger(__name__)
 
@@ -75,43 +83,40 @@ class SVMLowShot(Benchmark):
         """Where LIBLINEAR stops (VISSL)."""
         max_iterations: int = 2000
         """Where it stops in any case (VISSL)."""
+        layer: Layer | None = None
+        """The layer whose pooled map is classified (VISSL: layer4, pool [6, 1, 0], 8192 numbers);
+        null: what the backbone returns (SwAV A.5: 2048 numbers)."""
+        view: Annotated[Component, "transform"] | None = None
+        """The view of both splits (VISSL: squash); null: the evaluation view (SwAV A.5)."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
             if not self.k or min(self.k) < 1:
                 yield "k", f"needs one or more numbers of 1 or more, got {self.k}"
-            if not self.costs or min(self.costs) <= 0:
-                yield "costs", f"needs one or more positive numbers, got {self.costs}"
             if self.report_cost not in self.costs:
                 yield "report_cost", f"must be one of costs = {self.costs}, got {self.report_cost}"
-            for name in ("samples", "positive_weight", "tolerance", "max_iterations"):
-                if getattr(self, name) <= 0:
-                    yield name, f"must be positive, got {getattr(self, name)}"
+            if self.samples < 1:
+                yield "samples", f"must be positive, got {self.samples}"
+            yield from problems(self)
 
     config: Config
 
     @property
     def protocol(self) -> str:
         return (
-            f"linear SVM on k = {self.config.k} positives a class, cost "
-            f"{self.config.report_cost:g}, mean and deviation of {self.config.samples} draws of the"
-            " mean AP (after Goyal et al., arXiv:1905.01235, section 6.1)"
+            f"linear SVM on {features_named(self.config)}, k = {self.config.k} positives a class, "
+            f"cost {self.config.report_cost:g}, mean and deviation of {self.config.samples} draws "
+            "of the mean AP (after Goyal et al., arXiv:1905.01235, section 6.1)"
         )
 
     def run(self, probe: Probe) -> dict[str, float]:
         require_presence(probe)
+        probe = of_layer(probe, self.config.layer, self.config.view)
         shown = presence(probe.test, probe.features("test"))
-        tested = [number for number in range(shown.shape[1]) if (shown[:, number] == 1).any()]
-        if not tested:
-            raise DataError("no test image shows any class; the test split has no use as it is")
+        tested = shown_classes(shown)
         data = low_shot_data(probe)
         sizes = self._usable(data.shown, probe.train.classes)
-        own = {
-            number: self._class_areas(data, shown[:, number], number, sizes)
-            for number in tested[comm.rank() :: comm.world_size()]
-        }
-        parts = comm.all_gather_objects(own)
-        found = {number: areas for part in parts for number, areas in part.items()}
+        found = over_ranks(tested, lambda c: self._class_areas(data, shown[:, c], c, sizes))
         areas = np.stack([found[number] for number in tested])  # [classes, k, samples, costs]
         return self._metrics(sizes, 100 * areas.mean(axis=0))
 

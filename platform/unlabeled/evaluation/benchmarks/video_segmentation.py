@@ -20,6 +20,7 @@ from unlabeled.errors import ConfigError, DataError
 from unlabeled.evaluation.benchmarks.base import Benchmark, Probe
 from unlabeled.evaluation.label_propagation import index_map, track
 from unlabeled.evaluation.mask_measures import boundary_accuracy, region_similarity
+from unlabeled.evaluation.token_features import Encode, require_map
 from unlabeled.registry import register
 
 log = logging.getLogger(__name__)
@@ -37,9 +38,10 @@ class VideoSegmentation(Benchmark):
     temperature). Metrics, in percent: j_and_f, and its halves j (region) and f (boundary), means
     over all objects of means over all frames but the first and the last. No mask but the first
     frame's is looked at before the measuring.
-    Raises ConfigError if the backbone has no module `layer` that gives maps [B, C, h, w]; DataError
-    for a data set without videos, a video of fewer than three frames or without an object in the
-    first, or a frame that cannot be decoded. Under DDP the ranks share the videos.
+    Raises ConfigError if the backbone has no module `layer` that gives maps [B, C, h, w], or with
+    layer=null no map of its own; DataError for a data set without videos, a video of fewer than
+    three frames or without an object in the first, or a frame that cannot be decoded. Under DDP the
+    ranks share the videos.
     Reference: Caron et al., DINO, arXiv:2104.14294, section 4.2.2, and its
     eval_video_segmentation.py; Pont-Tuset et al., arXiv:1704.00675.
     """
@@ -48,8 +50,9 @@ class VideoSegmentation(Benchmark):
     class Config:
         """Fields of `configs/benchmark/video_segmentation.yaml`."""
 
-        layer: str = "layer3"
-        """The module of the backbone whose map is compared; layer3 of a ResNet has stride 16."""
+        layer: str | None = "layer3"
+        """The module of the backbone whose map is compared; layer3 of a ResNet has stride 16. null:
+        the backbone's own map, which of a ViT are the patch tokens of the last block (DINO)."""
         image_size: int = 480
         """Shorter side of the frames, in pixels (DINO)."""
         previous_frames: int = 7
@@ -73,8 +76,9 @@ class VideoSegmentation(Benchmark):
 
     @property
     def protocol(self) -> str:
+        layer = self.config.layer or "the last feature map"
         return (
-            f"video object segmentation by the features of {self.config.layer}, shorter side "
+            f"video object segmentation by the features of {layer}, shorter side "
             f"{self.config.image_size}, first frame and {self.config.previous_frames} before, top "
             f"{self.config.top}, J and F (DINO, arXiv:2104.14294, section 4.2.2)"
         )
@@ -160,37 +164,55 @@ def _with_first(first: Tensor, rest: Iterator[Tensor]) -> Iterator[Tensor]:
 
 
 class LayerMap:
-    """uint8 [h, w, 3] -> the map [D, h', w'] that a module of the backbone gives, float32."""
+    """uint8 [h, w, 3] -> the map [D, h', w'] of a module of the backbone, float32.
 
-    def __init__(self, probe: Probe, layer: str) -> None:
-        modules = dict(probe.backbone.named_modules())
-        if layer not in modules:
-            top = [name for name in modules if name and "." not in name]
-            raise ConfigError(
-                f"benchmark.layer: the backbone has no module {layer!r}; at its top: "
-                f"{', '.join(top) or 'none'}"
-            )
-        self._probe, self._layer, self._module = probe, layer, modules[layer]
+    Without a module it is the map that the backbone offers as its own.
+    """
+
+    def __init__(self, probe: Probe, layer: str | None) -> None:
+        self._probe = probe
+        self._maps: Encode = (
+            require_map(probe.backbone, "benchmark.layer").feature_map
+            if layer is None
+            else _output_of(probe, layer)
+        )
         self.size = (0, 0)
         """Height and width of the last frame, as it was encoded."""
 
     @torch.no_grad()
     def __call__(self, pixels: np.ndarray) -> Tensor:
+        image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+        maps = self._maps(self._probe.normalize(image[None].to(self._probe.device)))
+        self.size = (pixels.shape[0], pixels.shape[1])
+        return maps[0].float()
+
+
+def _output_of(probe: Probe, layer: str) -> Encode:
+    """What a module of the backbone gives on the way to the features: maps [B, C, h, w]."""
+    modules = dict(probe.backbone.named_modules())
+    if layer not in modules:
+        top = [name for name in modules if name and "." not in name]
+        raise ConfigError(
+            f"benchmark.layer: the backbone has no module {layer!r}; at its top: "
+            f"{', '.join(top) or 'none'}. A ViT is measured with benchmark.layer=null"
+        )
+
+    def encode(images: Tensor) -> Tensor:
         found: list[Any] = []
         # A copy: an activation that works in place would overwrite the map after the hook.
-        keep = self._module.register_forward_hook(lambda *args: found.append(_copied(args[2])))
+        keep = modules[layer].register_forward_hook(lambda *args: found.append(_copied(args[2])))
         try:
-            image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
-            self._probe.encode(self._probe.normalize(image[None].to(self._probe.device)))
+            probe.encode(images)
         finally:
             keep.remove()
-        self.size = (pixels.shape[0], pixels.shape[1])
         if len(found) != 1 or not isinstance(found[0], Tensor) or found[0].ndim != 4:
             raise ConfigError(
-                f"benchmark.layer: {self._layer} gives no map [B, C, h, w]; choose a stage of the "
+                f"benchmark.layer: {layer} gives no map [B, C, h, w]; choose a stage of the "
                 "backbone, such as layer3 or layer4 of a ResNet"
             )
-        return found[0][0].float()
+        return found[0]
+
+    return encode
 
 
 def _copied(output: Any) -> Any:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 import torchvision.models.regnet
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.regnet import BlockParams
 
 from unlabeled.registry import register
@@ -68,6 +68,11 @@ class RegNet(torchvision.models.regnet.RegNet):
             f"se_ratio={config.se_ratio}))\n"
             "m.fc = torch.nn.Identity()"
         )
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """The last stage's map [B, feature_dim, h, w], which pooling averages."""
+        last: Tensor = self.trunk_output(self.stem(images))
+        return last
 
 
 def block_params(config: RegNet.Config) -> BlockParams:

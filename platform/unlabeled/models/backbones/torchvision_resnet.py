@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
-from torch import nn
+from torch import Tensor, nn
 from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 BLOCKS: dict[int, list[int]] = {
@@ -65,6 +65,12 @@ class ScaledResNet(ResNet):
         # Widths double from stage to stage: the fourth has 8 times the stem's planes.
         self.feature_dim: int = 2 ** (stages - 1) * self._stem_width * block.expansion
         self.fc = nn.Identity()
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """The last stage's map [B, feature_dim, h, w], which pooling averages."""
+        stem = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        last: Tensor = self.layer4(self.layer3(self.layer2(self.layer1(stem))))
+        return last
 
     def _make_layer(
         self,

@@ -1,0 +1,110 @@
+"""Whatever happens to a job on SLURM, it ends with the bits of a run that was left alone.
+
+Nodes are lost and taken here, so these jobs keep away from those of test_slurm_cluster.py, which
+may run at the same time.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests_support.same_run import assert_same_run, losses
+from tests_support.slurm import STEPS, TWO, processes_of, slurm, submit, until
+
+pytestmark = [
+    pytest.mark.slurm,
+    pytest.mark.slow,
+    pytest.mark.timeout(900),
+    pytest.mark.usefixtures("cluster"),
+]
+AWAY = "launch.parameters={exclude: 'node[1-4]'}"
+APART = (*TWO, AWAY)
+
+
+def test_preempted_ten_times_equals_never(tmp_path: Path, alone: Path) -> None:
+    """At random moments, by the signals of a scheduler, to one node, to all, or twice."""
+    draw = random.Random(4)
+    job = submit(tmp_path / "run", *APART, "launch.max_restarts=0")
+    for _ in range(10):
+        job.wait("RUNNING")
+        if draw.random() < 0.8:
+            before = job.steps()
+            job.reaches(min(before + draw.randrange(1, 15), STEPS - 50))
+        else:
+            time.sleep(draw.uniform(0, 8))  # perhaps before its first step
+        name = draw.choice(["USR2", "TERM"])
+        for _ in range(draw.choice([1, 1, 2])):
+            slurm("scancel", f"--signal={name}", job.id)
+        until(lambda: job.state() != "RUNNING", 90, f"requeued\n{job.output()}")
+    assert job.wait() == "COMPLETED", job.output()
+    assert len(job.restarts()) == 10
+    assert not any("crashed" in reason for reason in job.restarts())
+    assert_same_run(job.run, alone, STEPS)
+
+
+def test_a_job_that_gives_way_to_a_more_urgent_one_comes_back(tmp_path: Path, alone: Path) -> None:
+    job = submit(tmp_path / "run", *APART)
+    job.reaches(60)
+    nodes = f"--nodelist={','.join(job.nodes())}"
+    urgent = ["--partition=urgent", "--exclusive", nodes, "--output=/dev/null"]
+    slurm("sbatch", *urgent, "--wrap=sleep 3")
+    until(lambda: job.state() != "RUNNING", 90, "preempted")
+    assert job.wait() == "COMPLETED", job.output()
+    assert len(job.restarts()) == 1
+    assert_same_run(job.run, alone, STEPS)
+
+
+def test_a_killed_rank_is_retried_from_the_last_checkpoint(tmp_path: Path, alone: Path) -> None:
+    job = submit(tmp_path / "run", *APART, "launch.max_restarts=1")
+    job.reaches(60)
+    ranks = [pid for pid in processes_of(job.run) if _procid(pid) == "1" and _is_task(pid)]
+    assert ranks
+    os.kill(ranks[0], signal.SIGKILL)
+    assert job.wait() == "COMPLETED", job.output()
+    (reason,) = job.restarts()
+    assert reason.startswith("crashed with status ")
+    assert_same_run(job.run, alone, STEPS)
+
+
+def _procid(pid: int) -> str | None:
+    variables = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+    return next((v[13:].decode() for v in variables if v.startswith(b"SLURM_PROCID=")), None)
+
+
+def _is_task(pid: int) -> bool:
+    return b"submitit" in Path(f"/proc/{pid}/cmdline").read_bytes()
+
+
+def test_a_lost_node_is_replaced(tmp_path: Path, alone: Path) -> None:
+    job = submit(tmp_path / "run", *APART)
+    job.reaches(60)
+    node = job.nodes()[1]
+    slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+    try:
+        until(lambda: job.state() != "RUNNING", 60, "taken from the lost node")
+        assert job.wait() == "COMPLETED", job.output()
+    finally:  # unless it has returned by itself
+        subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], check=False)
+    assert len(job.restarts()) == 1
+    assert_same_run(job.run, alone, STEPS)
+
+
+def test_another_number_of_nodes_continues(tmp_path: Path, alone: Path) -> None:
+    """2 -> 1 -> 2 nodes: the bits of two nodes as long as there are two, then all but the last."""
+    for nodes, until_step in ((2, 50), (1, 100), (2, 150)):
+        job = submit(tmp_path / "run", AWAY, f"launch.nodes={nodes}", f"max_steps={until_step}")
+        assert job.wait() == "COMPLETED", job.output()
+    text = (tmp_path / "run" / "log.txt").read_text()
+    assert "launch.processes: 2 when it was written, 1 now" in text
+    assert "launch.processes: 1 when it was written, 2 now" in text
+    found, wanted = losses(tmp_path / "run"), losses(alone)
+    assert set(found) == set(range(1, 151))
+    assert all(found[step] == wanted[step] for step in range(1, 51))
+    assert all(abs(found[step] - wanted[step]) < 1e-3 for step in range(51, 54))
