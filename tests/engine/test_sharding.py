@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tests_support.command import TINY
-from tests_support.in_process import METHODS, tiny_config, tiny_trainer
+from tests_support.in_process import METHODS, built, tiny_config, tiny_trainer
 from tests_support.ranks import run_ranks
 from unlabeled.config.check import build_config
 from unlabeled.config.compose import compose_config
@@ -27,7 +29,7 @@ from unlabeled.engine.pretrain import pretrain
 from unlabeled.engine.run_directory import RunDirectory
 from unlabeled.engine.sharding import build_parallel
 from unlabeled.engine.trainer import Trainer
-from unlabeled.errors import ConfigError, EnvironmentProblem
+from unlabeled.errors import ConfigError, DivergenceError, EnvironmentProblem
 from unlabeled.evaluation.subject import backbone_state
 from unlabeled.methods.base import Method
 from unlabeled.models.backbone_files import load_backbone_state
@@ -37,13 +39,19 @@ SAME = 1e-5
 """Of a loss: gradients are summed in another order."""
 LARC = ("optimizer=larc", "scheduler.lr=0.1")
 FSDP = "sharding=fsdp"
+SHORT = ("backbone.stages=1", "dataset.num_samples=24")
+"""An epoch has two steps."""
+ALONE = "sync_batch_norm.enabled=false"
+"""A synchronised layer waits for the other rank twice a pass; the shorter tests have them."""
+ONE_FORWARD = "transform.crops=[{count: 2, size: 16, scale: [0.3, 1.0], role: global}]"
+STOPPED, END = 3, 5
+"""Steps: in the middle of the second epoch, and of the third."""
 
 
 class Trained(NamedTuple):
     """What a run leaves, whole tensors."""
 
     first: dict[str, Tensor]
-    last: dict[str, Tensor]
     losses: list[float]
     held: int
     """Numbers in the parameters of rank 0, and in the gradients that it has at the end."""
@@ -54,20 +62,26 @@ def whole(trainer: Trainer) -> dict[str, Tensor]:
     return {n: all_rows(t).detach().clone() for n, t in state.items()}
 
 
-def _trains(folder: str, cases: list[tuple[str, ...]]) -> list[Trained]:
+def _trains(folder: str, cases: list[tuple[str, ...]]) -> list[tuple[Trained, Trained]]:
+    """Of each case the same run with whole and with sharded parameters."""
     results = []
     for number, overrides in enumerate(cases):
         run = Path(folder, str(number))
         ranks = f"launch.processes={comm.world_size()}"
-        trainer = tiny_trainer(run, ranks, "hooks.knn_probe=null", *overrides)
-        first = whole(trainer)
-        trainer.fit()
-        held = sum(local(p).numel() for p in trainer.method.parameters())
-        held += sum(
-            local(p.grad).numel() for p in trainer.method.parameters() if p.grad is not None
-        )
-        results.append(Trained(first, whole(trainer), losses(run), held))
+        config = tiny_config(run / "none", ranks, "hooks.knn_probe=null", *overrides)
+        sharded = replace(config, sharding="fsdp", run=replace(config.run, dir=str(run / "fsdp")))
+        results.append((_trained(config), _trained(sharded)))
     return results
+
+
+def _trained(config: PretrainConfig) -> Trained:
+    trainer = built(config)
+    first = whole(trainer)
+    trainer.fit()
+    parameters = list(trainer.method.parameters())
+    held = sum(local(p).numel() for p in parameters)
+    held += sum(local(p.grad).numel() for p in parameters if p.grad is not None)
+    return Trained(first, losses(Path(config.run.dir)), held)
 
 
 def losses(run: Path) -> list[float]:
@@ -76,9 +90,8 @@ def losses(run: Path) -> list[float]:
 
 def both(tmp_path: Path, *overrides: str, ranks: int = 2) -> tuple[Trained, Trained]:
     """The same run with whole and with sharded parameters."""
-    cases = [overrides, (*overrides, FSDP)]
-    one, other = run_ranks(_trains, ranks, str(tmp_path), cases)[0]
-    return one, other
+    [pair] = run_ranks(_trains, ranks, str(tmp_path), [overrides])[0]
+    return pair
 
 
 def assert_same(data_parallel: Trained, sharded: Trained, steps: int) -> None:
@@ -89,7 +102,9 @@ def assert_same(data_parallel: Trained, sharded: Trained, steps: int) -> None:
 
 @pytest.mark.slow
 def test_twenty_steps_are_those_of_data_parallel_training(tmp_path: Path) -> None:
-    data_parallel, sharded = both(tmp_path, *LARC, "epochs=10", "max_steps=20")
+    data_parallel, sharded = both(
+        tmp_path, *SHORT, "backbone.stages=2", ALONE, *LARC, ONE_FORWARD, "epochs=10"
+    )
     assert_same(data_parallel, sharded, 20)
     for name, tensor in data_parallel.first.items():  # no rank built the model, and it is the same
         assert torch.equal(sharded.first[name], tensor), name
@@ -99,21 +114,19 @@ def test_twenty_steps_are_those_of_data_parallel_training(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_every_method_trains_in_shards(tmp_path: Path) -> None:
-    cases = [
-        (f"method={method}", "max_steps=5", *more) for method in METHODS for more in ((), (FSDP,))
-    ]
-    results = run_ranks(_trains, 2, str(tmp_path), cases)[0]
     assert set(METHODS) == set(names("method"))
-    for data_parallel, sharded in zip(results[::2], results[1::2], strict=True):
-        assert_same(data_parallel, sharded, 5)
+    cases = [(*SHORT, ALONE, f"method={method}", "max_steps=3") for method in METHODS]
+    for data_parallel, sharded in run_ranks(_trains, 2, str(tmp_path), cases)[0]:
+        assert_same(data_parallel, sharded, 3)
 
 
 # Sizes at which oneDNN's bfloat16 is right, see test_precision.py.
 HALF = (
+    *(*SHORT, ALONE),
     *(
         "precision=bf16",
         "dataset.image_size=32",
-        "max_steps=3",
+        "max_steps=2",
         "optimizer=sgd",
         "scheduler.lr=0.01",
     ),
@@ -121,7 +134,7 @@ HALF = (
     "{count: 1, size: 20, scale: [0.1, 0.3], role: local, operations: null}]",
 )
 TOGETHER = (
-    *(*LARC, "max_steps=6", "accumulate_steps=2", "clip_grad_norm=0.3"),
+    *(*SHORT, *LARC, "max_steps=4", "accumulate_steps=2", "clip_grad_norm=0.3"),
     *("activation_checkpointing=stage", "method.codes_over=accumulated_batch"),
     *("method.queue_samples=24", "method.queue_start_epoch=0"),
 )
@@ -131,19 +144,17 @@ TOGETHER = (
 def test_half_precision_clipping_accumulation_and_queues_are_as_with_whole_parameters(
     tmp_path: Path,
 ) -> None:
-    one, other = both(tmp_path / "half", *HALF)
     # Weights are gathered in bfloat16, in which autocast would have used them.
-    assert_same(one, other, 3)
-    one, other = both(tmp_path / "scaled", *HALF, "precision=fp16")
-    assert_same(one, other, 3)
-    one, other = both(tmp_path / "together", *TOGETHER)
-    assert_same(one, other, 6)
+    cases = [HALF, (*HALF, "precision=fp16"), TOGETHER]
+    pairs = run_ranks(_trains, 2, str(tmp_path), cases)[0]
+    for (one, other), steps in zip(pairs, (2, 2, 4), strict=True):
+        assert_same(one, other, steps)
 
 
 @pytest.mark.slow
 def test_ranks_that_do_not_divide_the_rows_train_the_same(tmp_path: Path) -> None:
-    one, other = both(tmp_path, *LARC, "max_steps=3", ranks=3)
-    assert_same(one, other, 3)
+    one, other = both(tmp_path, *LARC, "max_steps=2", ranks=3)
+    assert_same(one, other, 2)
 
 
 def _built_otherwise(folder: str) -> bool:
@@ -172,7 +183,7 @@ def _measured(folder: str, overrides: tuple[str, ...]) -> list[dict[str, Any]]:
         "pretrain",
         [
             *(key for key in TINY if not key.startswith("hooks.")),
-            *(*LARC, "max_steps=4", "dataset.num_test_samples=13", "launch.processes=2"),
+            *(*SHORT, *LARC, "max_steps=2", "dataset.num_test_samples=13", "launch.processes=2"),
             *(
                 "hooks.knn_probe.k=3",
                 "~hooks.comparison_table.benchmarks.linear",
@@ -215,10 +226,16 @@ def test_a_torch_that_is_too_old_is_said_at_the_start(tmp_path: Path) -> None:
     run_ranks(_with_an_old_torch, 2, str(tmp_path))
 
 
+def _diverges(folder: str) -> None:
+    choices = (*SHORT, "optimizer=sgd", "scheduler.lr=1e30", FSDP)
+    trainer = tiny_trainer(Path(folder), f"launch.processes={comm.world_size()}", *choices)
+    with pytest.raises(DivergenceError):
+        trainer.fit()
+
+
 @pytest.mark.slow
 def test_a_loss_that_is_not_finite_stops_every_rank(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError, match="DivergenceError"):
-        run_ranks(_trains, 2, str(tmp_path), [("optimizer=sgd", "scheduler.lr=1e30", FSDP)])
+    run_ranks(_diverges, 2, str(tmp_path))
 
 
 def test_what_does_not_go_together_is_said_at_load(tmp_path: Path) -> None:
@@ -241,31 +258,32 @@ def _state(trainer: Trainer) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     return whole(trainer), gathered
 
 
-def _leaves(run: str, until: int, overrides: tuple[str, ...]) -> tuple[list[float], Any]:
-    """Train to a step, from whatever checkpoint is there, and say how it ended."""
+def _leaves(run: str, until: int, overrides: tuple[str, ...]) -> list[float]:
+    """Train to a step, from whatever checkpoint is there, and say what the losses were."""
     ranks = f"launch.processes={comm.world_size()}"
-    choices = (ranks, "hooks.knn_probe=null", f"max_steps={until}", *overrides)
+    choices = (ranks, "hooks.knn_probe=null", f"max_steps={until}", *SHORT, *overrides)
     pretrain(tiny_config(Path(run), *choices), torch.device("cpu"))
-    return losses(Path(run)), None
+    return losses(Path(run))
 
 
 def _restored(path: str, folder: str, overrides: tuple[str, ...]) -> Any:
-    trainer = tiny_trainer(Path(folder), f"launch.processes={comm.world_size()}", *overrides)
+    ranks = f"launch.processes={comm.world_size()}"
+    trainer = tiny_trainer(Path(folder), ranks, *SHORT, *overrides)
     step = checkpoint.restore(
         checkpoint.load(Path(path)),
         method=trainer.method,
         optimizer=trainer.optimizer,
         scaler=trainer.precision.scaler,
     )
-    assert step == 7
+    assert step == STOPPED
     return _state(trainer)
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Seven steps of two ranks in shards; of an epoch of four."""
+    """A run of two ranks in shards that stopped in the middle of an epoch."""
     path = tmp_path_factory.mktemp("sharded") / "run"
-    run_ranks(_leaves, 2, str(path), 7, (*LARC, FSDP))
+    run_ranks(_leaves, 2, str(path), STOPPED, (*LARC, FSDP))
     return path
 
 
@@ -282,11 +300,11 @@ def equal(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> bool:
 @pytest.mark.slow
 def test_a_resumed_run_is_the_run_that_never_stopped(run: Path, tmp_path: Path) -> None:
     alone, resumed = tmp_path / "alone", tmp_path / "resumed"
-    run_ranks(_leaves, 2, str(alone), 9, (*LARC, FSDP))
-    for until in (5, 9):
-        run_ranks(_leaves, 2, str(resumed), until, (*LARC, FSDP))
+    shutil.copytree(run, resumed)
+    for folder in (alone, resumed):
+        run_ranks(_leaves, 2, str(folder), END, (*LARC, FSDP))
     assert losses(resumed) == losses(alone)
-    assert len(losses(alone)) == 9
+    assert len(losses(alone)) == END
     for file in newest(alone).iterdir():
         other = newest(resumed) / file.name
         if file.suffix == ".safetensors":
@@ -310,19 +328,19 @@ def test_any_number_of_ranks_sharded_or_not_goes_on(run: Path, tmp_path: Path) -
 
 @pytest.mark.slow
 def test_a_run_of_one_process_goes_on_in_shards(tmp_path: Path) -> None:
-    run_ranks(_leaves, 1, str(tmp_path / "run"), 7, LARC)
+    run_ranks(_leaves, 1, str(tmp_path / "run"), STOPPED, LARC)
     path = str(newest(tmp_path / "run"))
     [(written, slots)] = run_ranks(_restored, 1, path, str(tmp_path), LARC)
     for state, momenta in run_ranks(_restored, 2, path, str(tmp_path), (*LARC, FSDP)):
         assert equal(state, written)
         assert equal(momenta, slots)
-    found, _ = run_ranks(_leaves, 2, str(tmp_path / "run"), 8, (*LARC, FSDP))[0]
-    assert len(found) == 8
+    found = run_ranks(_leaves, 2, str(tmp_path / "run"), END, (*LARC, FSDP))[0]
+    assert len(found) == END
 
 
 @pytest.mark.slow
 def test_the_export_and_the_checkpoint_hold_the_whole_backbone(run: Path) -> None:
-    trainer = tiny_trainer(run.parent / "other")
+    trainer = tiny_trainer(run.parent / "other", *SHORT)
     exported = load_backbone_state(run / "weights" / "backbone.safetensors")
     assert equal(exported, backbone_state(newest(run), trainer.method.backbone))
     assert {n: t.shape for n, t in exported.items()} == {
