@@ -32,6 +32,7 @@ def _same_run(folder: str) -> list[str]:
     return different(*states)
 
 
+@pytest.mark.slow
 def test_a_run_is_the_same_bit_for_bit(tmp_path: Path) -> None:
     assert _same_run(str(tmp_path)) == []
 
