@@ -66,10 +66,8 @@ def by_prototypes(store: FeatureStore, run: str, which: int) -> tuple[Tensor, Te
             f"with weights={newest}"
         )
     head = config.head.build(feature_dim=store.layers[OUTPUT], num_classes=0)
-    state = checkpoint.load(newest).shared["method"]
-    head.load_state_dict(
-        {k.removeprefix("head."): v for k, v in state.items() if k.startswith("head.")}
-    )
+    state = checkpoint.method_state(checkpoint.load(newest), "head.")
+    head.load_state_dict({k.removeprefix("head."): v for k, v in state.items()})
     head.eval()
     labels, cosines = [], []
     for shard in store.shards(OUTPUT):

@@ -75,6 +75,16 @@ def test_failure_carries_the_ranks_traceback_and_the_pool_recovers(rank: int) ->
 
 
 @pytest.mark.slow
+def test_a_process_never_gets_another_rank() -> None:
+    before = [answer.process for answer in run_ranks(add_over_ranks, 3, 1.0)]
+    with pytest.raises(RuntimeError, match="on purpose"):
+        run_ranks(fail_on, 2, 0)
+    after = [answer.process for answer in run_ranks(add_over_ranks, 3, 1.0)]
+    assert set(before) & set(after) == {before[2]}
+    assert after[2] == before[2]
+
+
+@pytest.mark.slow
 def test_expectation_that_fails_in_a_rank_fails_the_call() -> None:
     with pytest.raises(RuntimeError, match="DID NOT RAISE"):
         run_ranks(expect_an_error, 2)

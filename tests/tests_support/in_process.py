@@ -41,7 +41,11 @@ def tiny_config(run: Path, *overrides: str) -> PretrainConfig:
 
 def tiny_trainer(run: Path, *overrides: str) -> Trainer:
     """Everything a small run needs, with its directory made; `fit()` trains it in a second."""
-    config = tiny_config(run, *overrides)
+    return built(tiny_config(run, *overrides))
+
+
+def built(config: PretrainConfig) -> Trainer:
+    """What a config describes, on the CPU."""
     directory = RunDirectory(config.run.dir)
     directory.create()
     device = torch.device("cpu")

@@ -2,7 +2,8 @@
 
 The processes are started once (importing torch takes seconds) and serve every later call of the
 test session; each call gets a process group of its own. A call that fails or hangs costs its
-processes, so that nothing of it reaches the next one.
+processes, so that nothing of it reaches the next one. A process has one rank for life, as in any
+real run: DTensor keeps device meshes between calls, and with them the place of the process in them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -29,7 +30,8 @@ import torch
 import torch.distributed as dist
 
 DONE, FAILED, RELEASE = b"d", b"f", b"r"
-_pool: list[_Worker] = []
+_pool: dict[int, _Worker] = {}
+"""By rank."""
 START = multiprocessing.get_context("forkserver")
 START.set_forkserver_preload(["torch", "torch._dynamo", "torchvision"])  # imported once for all
 
@@ -80,7 +82,7 @@ def run_ranks(
             finished = True
         finally:
             if not finished:
-                _discard(workers)
+                _discard(range(world_size))
     return results
 
 
@@ -110,24 +112,25 @@ def _job(
 
 
 def _workers(count: int) -> list[_Worker]:
-    """The first `count` processes of the pool, started where they are missing."""
-    _discard([worker for worker in _pool if not worker.process.is_alive()])
-    while len(_pool) < count:
-        pipe, theirs = START.Pipe()
-        process = START.Process(target=_serve, args=(theirs,))
-        process.start()
-        theirs.close()  # so that a dead worker reads as end of file here
-        _pool.append(_Worker(process, pipe))
-    return _pool[:count]
+    """The processes of ranks 0 to `count` - 1, started where they are missing."""
+    _discard([rank for rank, worker in _pool.items() if not worker.process.is_alive()])
+    for rank in range(count):
+        if rank not in _pool:
+            pipe, theirs = START.Pipe()
+            process = START.Process(target=_serve, args=(theirs,))
+            process.start()
+            theirs.close()  # so that a dead worker reads as end of file here
+            _pool[rank] = _Worker(process, pipe)
+    return [_pool[rank] for rank in range(count)]
 
 
-def _discard(workers: list[_Worker]) -> None:
+def _discard(ranks: Iterable[int]) -> None:
+    workers = [_pool.pop(rank) for rank in ranks]
     for worker in workers:
         worker.process.kill()
     for worker in workers:
         worker.process.join()
         worker.pipe.close()
-        _pool.remove(worker)
 
 
 @atexit.register

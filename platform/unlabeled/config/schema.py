@@ -12,6 +12,8 @@ from unlabeled.registry import Component
 Problems = Iterator[tuple[str, str]]
 UNCATCHABLE = ("SIGKILL", "SIGSTOP")
 Device = Literal["auto", "cpu", "cuda"]
+Sharding = Literal["none", "fsdp"]
+ActivationCheckpointing = Literal["none", "stage"]
 
 
 def _positive(**values: float | None) -> Problems:
@@ -142,6 +144,12 @@ class PretrainConfig:
     max_steps: int | None
     """Stop after this many steps; schedules still follow the full length."""
     clip_grad_norm: float | None
+    sharding: Sharding
+    """What the ranks divide among them: none (each holds the whole model), or fsdp (parameters,
+    gradients and optimizer state; a stage of the backbone is gathered while it computes)."""
+    activation_checkpointing: ActivationCheckpointing
+    """stage: keep of every stage of the backbone its input alone and compute the rest again in
+    backward; a third more computation for a fraction of the memory."""
     compile: bool
     channels_last: bool
     threads: int | None
@@ -186,6 +194,8 @@ class PretrainConfig:
                 "epochs",
                 "give the length as `epochs` or as `samples`, one of the two (the other null)",
             )
+        if self.sharding == "fsdp" and self.compile:
+            yield "compile", "not together with sharding=fsdp; set compile=false or sharding=none"
         shares = self.launch.fields.processes * self.accumulate_steps
         if self.accumulate_steps > 0 and self.batch_size % shares:
             lower = self.batch_size // shares * shares

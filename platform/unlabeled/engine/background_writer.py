@@ -22,7 +22,8 @@ import torch
 
 from unlabeled.distributed import comm
 from unlabeled.engine.checkpoint import complete
-from unlabeled.engine.checkpoint_files import rank_file
+from unlabeled.engine.checkpoint_files import rank_file, shard_file
+from unlabeled.engine.checkpoint_shards import write_content
 from unlabeled.engine.run_directory import write_atomically
 from unlabeled.engine.snapshot import Place, Snapshot
 from unlabeled.errors import EnvironmentProblem
@@ -74,7 +75,7 @@ class BackgroundWriter:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
         self._stop = Event()
         self._write: _Write | None = None
-        self._awaited = {"shared.pt", *(rank_file(rank) for rank in range(comm.world_size()))}
+        self._awaited: set[str] = set()
         if comm.rank() == 0:
             for torn in folder.glob(INCOMPLETE.format("*")):
                 shutil.rmtree(torn, ignore_errors=True)
@@ -89,6 +90,9 @@ class BackgroundWriter:
         self.wait()
         final = self.folder / f"{step:08d}"
         beside = self.folder / INCOMPLETE.format(final.name)
+        every_rank = [rank_file, shard_file] if shard_file(comm.rank()) in files else [rank_file]
+        ranks = range(comm.world_size())
+        self._awaited = {"shared.pt", *(name(rank) for name in every_rank for rank in ranks)}
         copy = self._snapshot.take(dict(files))
         copied = self._thread.submit(self._snapshot.finish)
         own = self._thread.submit(self._put, beside, copy)
@@ -183,12 +187,18 @@ class BackgroundWriter:
 
 
 def write_file(path: Path, content: Mapping[str, Any]) -> str | None:
-    """Write beside, flush to the disk and rename; what went wrong, or None."""
+    """Write beside, flush to the disk and rename; what went wrong, or None.
+
+    Shards are written as safetensors, everything else by torch.save.
+    """
     part = path.with_name(path.name + ".part")
     try:
         with part.open("wb") as file:
             stream = _Stream(file)
-            torch.save(dict(content), cast(BinaryIO, stream))
+            if path.suffix == ".safetensors":
+                write_content(stream.write, content)
+            else:
+                torch.save(dict(content), cast(BinaryIO, stream))
             if stream.error is not None:
                 raise stream.error
             file.flush()
@@ -210,7 +220,7 @@ class _Stream:
         self._file = file
         self.error: OSError | None = None
 
-    def write(self, data: memoryview) -> int:
+    def write(self, data: bytes | memoryview) -> int:
         """Pass on, unless an earlier write failed."""
         if self.error is None:
             try:

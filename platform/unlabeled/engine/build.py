@@ -27,6 +27,7 @@ from unlabeled.engine.interruption import Interruption
 from unlabeled.engine.precision import Precision
 from unlabeled.engine.probe_data import probe_data
 from unlabeled.engine.run_directory import RunDirectory
+from unlabeled.engine.sharding import build_parallel
 from unlabeled.engine.trainer import LoopSettings, Trainer
 from unlabeled.errors import ConfigError
 from unlabeled.methods.base import DataFacts, Method
@@ -45,11 +46,9 @@ def build_trainer(
     check_crop_sizes(source, pipeline, config)
     lengths = derive_lengths(config, len(source))
     seed_everything(config.seed, rank=0)
-    method = build_method(config, source, pipeline, lengths).to(device)
-    if config.channels_last:
-        method.to(memory_format=torch.channels_last)
-    if config.compile:
-        method.backbone.compile()
+    method, parallel = build_parallel(
+        config, lambda: build_method(config, source, pipeline, lengths), device
+    )
     scheduler = config.scheduler.build(
         total_steps=lengths.total_steps,
         steps_per_epoch=lengths.steps_per_epoch,
@@ -59,10 +58,11 @@ def build_trainer(
     seed_everything(config.seed, rank=comm.rank() + 1)
     trainer = Trainer(
         method=method,
+        parallel=parallel,
         data=build_data(config, source, pipeline, lengths, device),
         optimizer=config.optimizer.build(named_parameters=trained),
         scheduler=scheduler,
-        precision=Precision(config.precision, device),
+        precision=Precision(config.precision, device, parallel.grad_scaler),
         meters=[c.build(method=method) for c in config.meters.values() if c],
         hooks=[
             *_heartbeat(config),

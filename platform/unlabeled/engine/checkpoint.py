@@ -2,6 +2,8 @@
 
 <run>/checkpoints/<step>/shared.pt   written by rank 0: method, optimizer, scaler, step
                          rank0000.pt one per rank: buffers that differ between ranks, random states
+                         shards0000.safetensors one per rank: its rows of what the ranks divide
+                             among them, if they do (`sharding`); then shared.pt lacks it
 <run>/checkpoints/last               the name of the newest complete one
 
 Another number of ranks may continue: they divide the rows of those buffers anew, and draw random
@@ -22,7 +24,21 @@ from torch import Tensor
 
 from unlabeled.data.randomness import mix
 from unlabeled.distributed import comm
-from unlabeled.engine.checkpoint_files import rank_file, read, redistributed_buffers
+from unlabeled.distributed.shards import is_sharded
+from unlabeled.engine.checkpoint_files import (
+    rank_file,
+    read,
+    redistributed_buffers,
+    shard_file,
+)
+from unlabeled.engine.checkpoint_shards import (
+    load_method,
+    load_optimizer,
+    shard_content,
+    stored_method,
+    take_shards,
+    whole_shards,
+)
 from unlabeled.engine.snapshot import Place
 from unlabeled.errors import CheckpointError
 from unlabeled.methods.base import Method
@@ -51,11 +67,15 @@ def contents(
     scaler: torch.amp.GradScaler,
 ) -> dict[str, dict[str, Any]]:
     """What this rank writes, by file name; the tensors are the living ones, not copies."""
-    state = dict(method.state_dict())
+    state, optimizer_state = dict(method.state_dict()), optimizer.state_dict()
     mine = {name: state.pop(name) for name in method.rank_buffers}
+    slots = {number: dict(slot) for number, slot in optimizer_state["state"].items()}
+    of_method, of_slots = take_shards(state, slots)
     files: dict[str, dict[str, Any]] = {
         rank_file(comm.rank()): {"buffers": mine, "random": random_state()}
     }
+    if of_method:
+        files[shard_file(comm.rank())] = shard_content(of_method, of_slots)
     if comm.rank() == 0:
         files["shared.pt"] = {
             "format": FORMAT,
@@ -63,7 +83,7 @@ def contents(
             "world_size": comm.world_size(),
             "blocks": {name: rows.block for name, rows in method.rank_buffers.items()},
             "method": state,
-            "optimizer": optimizer.state_dict(),
+            "optimizer": {**optimizer_state, "state": slots},
             "scaler": scaler.state_dict(),
         }
     return files
@@ -74,10 +94,14 @@ def changed_by_step(method: Method) -> frozenset[Place]:
 
     The optimizer's slots (momentum), and the parameters of the backbone.
     """
-    names = (f"backbone.{name}" for name, _ in method.backbone.named_parameters())
-    return frozenset(
-        [("shared.pt", "optimizer", "state"), *(("shared.pt", "method", name) for name in names)]
-    )
+    shards = shard_file(comm.rank())
+    places: set[Place] = {("shared.pt", "optimizer", "state")}
+    for name, parameter in method.backbone.named_parameters():
+        file = shards if is_sharded(parameter) else "shared.pt"
+        places.add((file, "method", f"backbone.{name}"))
+    if any(is_sharded(parameter) for parameter in method.parameters()):
+        places.add((shards, "optimizer", "state"))
+    return frozenset(places)
 
 
 def complete(folder: Path) -> list[Path]:
@@ -131,15 +155,22 @@ def restore(
         )
         random_numbers = None
     state = {**checkpoint.shared["method"], **buffers}
-    describe_mismatch(method.state_dict(), state, origin=str(checkpoint.path))
-    method.load_state_dict(state)
-    optimizer.load_state_dict(checkpoint.shared["optimizer"])
+    stored = {**state, **stored_method(checkpoint.path)}
+    describe_mismatch(method.state_dict(), stored, origin=str(checkpoint.path))
+    load_method(checkpoint.path, method, state)
+    load_optimizer(checkpoint.path, optimizer, checkpoint.shared["optimizer"])
     scaler.load_state_dict(checkpoint.shared["scaler"])
     if random_numbers is None:
         seed_random_state(mix(method.facts.seed, step, comm.rank()))
     else:
         set_random_state(random_numbers)
     return step
+
+
+def method_state(checkpoint: Checkpoint, prefix: str = "") -> dict[str, Tensor]:
+    """What the ranks share of the method, whole: the tensors whose names begin with `prefix`."""
+    shared = {k: t for k, t in checkpoint.shared["method"].items() if k.startswith(prefix)}
+    return {**shared, **whole_shards(checkpoint.path, prefix)}
 
 
 def _check_blocks(checkpoint: Checkpoint, method: Method) -> None:

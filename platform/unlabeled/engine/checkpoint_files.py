@@ -24,6 +24,11 @@ def rank_file(rank: int) -> str:
     return f"rank{rank:04d}.pt"
 
 
+def shard_file(rank: int) -> str:
+    """The name of a rank's file of shards."""
+    return f"shards{rank:04d}.safetensors"
+
+
 def read(path: Path, *, mapped: bool = False) -> dict[str, Any]:
     """A file's content, on the CPU; nothing in it can run code.
 

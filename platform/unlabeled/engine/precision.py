@@ -14,10 +14,15 @@ TYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 class Precision:
     """Autocast and gradient scaling for one precision; float32 makes every call the identity."""
 
-    def __init__(self, name: str, device: torch.device) -> None:
+    def __init__(
+        self,
+        name: str,
+        device: torch.device,
+        grad_scaler: type[torch.amp.GradScaler] = torch.amp.GradScaler,
+    ) -> None:
         self.device_type = device.type
         self.dtype = TYPES[name]
-        self.scaler = torch.amp.GradScaler(device.type, enabled=name == "fp16")
+        self.scaler = grad_scaler(device.type, enabled=name == "fp16")
 
     def autocast(self) -> AbstractContextManager[Any]:
         """The context of every forward pass."""

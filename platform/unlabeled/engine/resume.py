@@ -17,6 +17,8 @@ FREE = (
     "resume",
     "max_steps",
     "launch",
+    "sharding",
+    "activation_checkpointing",
     "loader.kind",
     "loader.workers",
     "loader.prefetch_batches",
@@ -29,7 +31,7 @@ FREE = (
     "plugins",
 )
 """Keys that may change when a run is continued: none of them changes what is computed,
-but for the last bits (another device or number of threads adds in another order)."""
+but for the last bits (another device, number of threads or sharding adds in another order)."""
 
 
 def find_checkpoint(config: PretrainConfig, run: RunDirectory) -> Path | None:

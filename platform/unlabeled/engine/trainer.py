@@ -10,7 +10,7 @@ import torch
 
 from unlabeled.config.schema import PretrainConfig
 from unlabeled.data.types import Batch
-from unlabeled.distributed.group import data_parallel, without_gradient_averaging
+from unlabeled.distributed.parallel import Parallel
 from unlabeled.engine.data import TrainingData
 from unlabeled.engine.nonfinite import check_finite
 from unlabeled.engine.precision import Precision
@@ -40,6 +40,7 @@ class Trainer:
         self,
         *,
         method: Method,
+        parallel: Parallel,
         data: TrainingData,
         optimizer: torch.optim.Optimizer,
         scheduler: Callable[[int], float],
@@ -58,7 +59,7 @@ class Trainer:
         self.config, self.probe_data = config, probe_data
         self.step = 0
         self._epoch_losses: list[float] = []
-        self.parallel = data_parallel(method, device)
+        self.parallel = parallel
 
     @property
     def progress(self) -> Progress:
@@ -133,10 +134,11 @@ class Trainer:
         outputs = []
         for micro_step, batch in enumerate(micro_batches):
             if micro_step < len(micro_batches) - 1:
-                with without_gradient_averaging(self.parallel):
+                with self.parallel.accumulating():
                     outputs.append(self._forward_backward(batch, micro_step))
             else:
                 outputs.append(self._forward_backward(batch, micro_step))
+        self.parallel.complete_gradients()
         self.method.after_backward(self.progress)
         return outputs
 
@@ -150,7 +152,7 @@ class Trainer:
         """Clip, step the optimizer, and let the method follow."""
         self.precision.unscale(self.optimizer)
         if self.settings.clip_grad_norm is not None:
-            torch.nn.utils.clip_grad_norm_(self.method.parameters(), self.settings.clip_grad_norm)
+            self.parallel.clip_grad_norm(self.settings.clip_grad_norm)
         self.precision.step(self.optimizer)
         with torch.no_grad():
             self.method.after_update(self.progress)

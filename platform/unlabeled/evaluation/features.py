@@ -68,22 +68,28 @@ def extract(
             f"eval_transform emits {len(pipeline.views)} views, evaluation takes one; "
             "choose a transform such as center_crop"
         )
-    shares = comm.world_size()
+    shares, size = comm.world_size(), pipeline.views[0].size
+    largest, rows = -(-len(source) // shares), max(1, batch_size // shares)
     batches = eval_batches(
         source,
         pipeline,
-        batch_size=max(1, batch_size // shares),
+        batch_size=rows,
         rank=comm.rank(),
         world_size=shares,
         loader=loader,
         device=device,
     )
-    share = _Share(capacity=-(-len(source) // shares))
+    share = _Share(capacity=largest)
+    calls = 0
     for batch in batches:
         images = normalize(batch.views[0])  # [B, 3, h, w]
         if channels_last:
             images = images.to(memory_format=torch.channels_last)
         share.add(encode(images), batch, _readable(batch, source))
+        calls += 1
+    # A sharded model gathers its parameters in every call: all ranks make as many as the busiest.
+    for _ in range(calls, -(-largest // rows)):
+        encode(torch.zeros(1, 3, size, size, device=device))
     return _assemble(share, source, device)
 
 

@@ -19,6 +19,7 @@ from unlabeled.config.schema import (
     PretrainConfig,
 )
 from unlabeled.data.sources.base import Source, Split
+from unlabeled.distributed.shards import whole
 from unlabeled.engine import checkpoint
 from unlabeled.engine.build import seed_everything
 from unlabeled.engine.run_directory import RunDirectory
@@ -132,11 +133,16 @@ def _reference(config: MeasuringConfig) -> tuple[RunDirectory | None, PretrainCo
 
 
 def hash_weights(backbone: nn.Module) -> hashlib._Hash:
-    """A SHA-256 of the names, types, shapes and bytes of all tensors, to be read or added to."""
+    """A SHA-256 of the names, types, shapes and bytes of all tensors, to be read or added to.
+
+    All ranks call this for a sharded backbone, of which one tensor at a time is gathered.
+    """
     digest = hashlib.sha256()
     for name, tensor in backbone.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} ".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+        digest.update(
+            whole(tensor.detach()).cpu().contiguous().flatten().view(torch.uint8).numpy().data
+        )
     return digest
 
 
@@ -208,9 +214,9 @@ def backbone_state(path: Path, backbone: nn.Module) -> dict[str, Tensor]:
     folder = path if (path / "shared.pt").is_file() else checkpoint.newest(path / "checkpoints")
     if folder is None:
         raise CheckpointError(f"weights: {path} holds neither exported weights nor a checkpoint")
-    state: dict[str, Tensor] = checkpoint.load(folder).shared["method"]
     prefix = "backbone."
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
+    state = checkpoint.method_state(checkpoint.load(folder), prefix)
+    return {k.removeprefix(prefix): v for k, v in state.items()}
 
 
 class _TorchvisionBackbone(nn.Module):

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from unlabeled.distributed import comm
 from unlabeled.hooks.base import Hook
 from unlabeled.models.backbone_files import export_backbone
 from unlabeled.registry import register
@@ -19,7 +18,7 @@ class Export(Hook):
     """Write weights/backbone.safetensors and backbone.json when the run ends.
 
     The JSON names the architecture, the feature dimension and the normalisation, and says how to
-    load the weights with torchvision alone. Rank 0 writes.
+    load the weights with torchvision alone. All ranks take part, and rank 0 writes.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -28,13 +27,12 @@ class Export(Hook):
 
     def after_fit(self, trainer: Trainer) -> None:
         """Write both files."""
-        if comm.rank() == 0:
-            config = trainer.config
-            export_backbone(
-                trainer.method.backbone,
-                config.backbone,
-                trainer.run.weights,
-                mean=config.normalization.mean,
-                std=config.normalization.std,
-                image_size=max(view.size for view in trainer.method.facts.views),
-            )
+        config = trainer.config
+        export_backbone(
+            trainer.method.backbone,
+            config.backbone,
+            trainer.run.weights,
+            mean=config.normalization.mean,
+            std=config.normalization.std,
+            image_size=max(view.size for view in trainer.method.facts.views),
+        )

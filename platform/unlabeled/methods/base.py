@@ -94,6 +94,9 @@ class Method(nn.Module):
     head: nn.Module
     facts: DataFacts
     rank_buffers: Mapping[str, RankRows] = MappingProxyType({})
+    whole: ClassVar[tuple[str, ...]] = ()
+    """Modules of which every rank keeps all parameters where others are sharded: those that are
+    read or written outside of their own forward pass, such as `head.prototypes`."""
 
     def start_epoch(self, progress: Progress, initial_pass: Pass) -> dict[str, float]:
         """Prepare an epoch; returns numbers for the log. `initial_pass` reads all the data."""

@@ -36,6 +36,7 @@ class OfflineClustering(Method):
     """
 
     parts: ClassVar[frozenset[str]] = frozenset({"head", "loss", "assigner"})
+    whole: ClassVar[tuple[str, ...]] = ("head.prototypes",)
     needs_epochs: ClassVar[bool] = True
     learns_prototypes: ClassVar[bool]
 

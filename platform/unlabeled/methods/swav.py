@@ -44,6 +44,7 @@ class SwAV(Method):
     """
 
     parts: ClassVar[frozenset[str]] = frozenset({"head", "loss", "assigner"})
+    whole: ClassVar[tuple[str, ...]] = ("head.prototypes",)
     head: PrototypesHead
 
     @dataclass(frozen=True, kw_only=True)

@@ -6,15 +6,18 @@ import argparse
 import os
 import pickle
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from unlabeled.distributed import comm
+from unlabeled.distributed.tensor_stream import write_tensors
 from unlabeled.errors import CheckpointError, EnvironmentProblem
 from unlabeled.models.backbone_cards import WEIGHTS_NAME, write_card
 from unlabeled.registry import Component
@@ -43,19 +46,35 @@ def export_backbone(
     image_size is the side of the largest training crop in pixels.
     Each file is written beside and renamed, so a reader meets the old file or the new one and
     never a part. A disk that is full or read-only raises EnvironmentProblem.
-    DDP: call it on one rank, with the bare backbone.
+    DDP: all ranks call it with the bare backbone, and rank 0 writes; of a sharded backbone one
+    tensor at a time is gathered.
     """
     weights = folder / WEIGHTS_NAME
     write_state(weights, backbone.state_dict())
-    write_card(weights, backbone, component, mean=mean, std=std, image_size=image_size)
+    problem: str | None = None
+    if comm.rank() == 0:
+        try:
+            write_card(weights, backbone, component, mean=mean, std=std, image_size=image_size)
+        except EnvironmentProblem as error:
+            problem = str(error)
+    _raise_together(problem)
     return weights
 
 
 def write_state(path: Path, state: Mapping[str, Tensor]) -> None:
-    """These tensors, bit by bit, as a .safetensors file."""
-    # Its tensors may neither share memory nor lie in it with gaps.
-    apart = {k: v.detach().to("cpu", copy=True).contiguous() for k, v in state.items()}
-    _write(path, lambda beside: safetensors.torch.save_file(apart, beside))
+    """These tensors, bit by bit, as a .safetensors file.
+
+    Written beside and renamed; a disk that is full or read-only raises EnvironmentProblem.
+    DDP: all ranks call it, and rank 0 writes; sharded tensors are gathered one at a time.
+    """
+    problem: str | None = None
+    if comm.rank() == 0:
+        file = _Beside(path)
+        write_tensors(file.write, state)
+        problem = file.finish()
+    else:
+        write_tensors(len, state)
+    _raise_together(problem)
 
 
 def load_backbone_state(path: Path) -> dict[str, Tensor]:
@@ -117,21 +136,52 @@ def load_into(backbone: nn.Module, state: Mapping[str, Tensor], origin: str) -> 
     backbone.load_state_dict(dict(state), strict=True)
 
 
-def _write(path: Path, writer: Callable[[Path], Any]) -> None:
-    """Write beside, flush to the disk, then rename over `path`."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        writer(beside)
-        with beside.open("rb+") as written:
-            os.fsync(written.fileno())
-        os.replace(beside, path)
-    except (OSError, SafetensorError) as error:
-        raise EnvironmentProblem(
-            f"cannot write {path}: {error}; free some space or choose another run.dir"
-        ) from error
-    finally:
-        beside.unlink(missing_ok=True)
+def _raise_together(problem: str | None) -> None:
+    """Raise what any rank met on every one: who ended alone would leave the others waiting."""
+    for said in comm.all_gather_objects(problem):
+        if said:
+            raise EnvironmentProblem(said)
+
+
+class _Beside:
+    """A file that gets its name when it is whole; what goes wrong waits for the end.
+
+    For other ranks take part in what is written, and would wait for one that stopped.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._part = path.with_name(f".{path.name}.{os.getpid()}")
+        self._file: BinaryIO | None = None
+        self._error: OSError | None = None
+
+    def write(self, data: bytes | memoryview) -> None:
+        """Write, unless an earlier write failed."""
+        if self._error is not None:
+            return
+        try:
+            if self._file is None:
+                self._path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self._part.open("wb")
+            self._file.write(data)
+        except OSError as error:
+            self._error = error
+
+    def finish(self) -> str | None:
+        """Flush to the disk and rename over the last file; what went wrong, or None."""
+        try:
+            if self._file is not None:
+                with self._file:
+                    self._file.flush()
+                    os.fsync(self._file.fileno())
+            if self._error is not None:
+                raise self._error
+            os.replace(self._part, self._path)
+        except OSError as error:
+            with suppress(OSError):
+                self._part.unlink()
+            return f"cannot write {self._path}: {error}; free some space or choose another run.dir"
+        return None
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

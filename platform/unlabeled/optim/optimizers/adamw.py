@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from unlabeled.distributed.shards import is_sharded
 from unlabeled.optim.parameter_groups import NamedParameters, parameter_groups
 from unlabeled.registry import register
 
@@ -47,4 +48,6 @@ class AdamW(torch.optim.AdamW):
             weight_decay=config.weight_decay,
             exclude_bias_and_norm=config.exclude_bias_and_norm,
         )
-        super().__init__(groups, lr=0.0, betas=config.betas, eps=config.eps)
+        # torch's multi-tensor steps do not take sharded and whole parameters together.
+        one_by_one = False if any(is_sharded(p) for _, p in named_parameters) else None
+        super().__init__(groups, lr=0.0, betas=config.betas, eps=config.eps, foreach=one_by_one)

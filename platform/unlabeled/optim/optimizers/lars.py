@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unlabeled.optim.layerwise import LayerwiseSGD, norms, scaled
+from unlabeled.optim.layerwise import LayerwiseSGD, Norms, scaled
 from unlabeled.optim.parameter_groups import NamedParameters, parameter_groups
 from unlabeled.registry import register
 
@@ -59,7 +59,7 @@ class LARS(LayerwiseSGD):
         super().__init__(groups, defaults)
 
     def adapt(
-        self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any]
+        self, params: list[Tensor], grads: list[Tensor], group: dict[str, Any], norms: Norms
     ) -> list[Tensor]:
         if not group["regular"]:
             return grads

@@ -1,0 +1,113 @@
+"""How the parameters of a method lie on the ranks: whole on each of them, or in shards."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from unlabeled.config.schema import PretrainConfig
+from unlabeled.distributed import comm
+from unlabeled.distributed.parallel import DataParallel, Parallel
+from unlabeled.engine.activation_checkpointing import checkpoint_activations
+from unlabeled.engine.precision import TYPES
+from unlabeled.errors import EnvironmentProblem
+from unlabeled.methods.base import Method
+from unlabeled.models.stages import stages
+
+log = logging.getLogger(__name__)
+
+
+def build_parallel(
+    config: PretrainConfig, build_method: Callable[[], Method], device: torch.device
+) -> tuple[Method, Parallel]:
+    """The method on the device, as `config.sharding` wants it; all ranks together.
+
+    One process has nothing to divide: it holds the whole model whatever the config says. Shards lie
+    in memory row after row whatever `channels_last` says of images and activations.
+    """
+    if config.sharding == "fsdp" and comm.world_size() > 1:
+        return _sharded(config, build_method, device)
+    method = build_method().to(device)
+    if config.channels_last:
+        method.to(memory_format=torch.channels_last)
+    if config.compile:
+        method.backbone.compile()
+    if config.activation_checkpointing == "stage":
+        checkpoint_activations(stages(method.backbone))
+    return method, DataParallel(method, device)
+
+
+def _sharded(
+    config: PretrainConfig, build_method: Callable[[], Method], device: torch.device
+) -> tuple[Method, Parallel]:
+    _check_torch()
+    from unlabeled.distributed.sharding import ShardedParallel, from_rows, gathered
+
+    method, rows = _in_pieces(build_method)
+    if config.activation_checkpointing == "stage":
+        checkpoint_activations(stages(method.backbone))
+    kept = _below(method)
+    for name in [name for name in rows if method.get_parameter(name) in kept]:
+        full = gathered(rows.pop(name), method.get_parameter(name).shape)
+        method.load_state_dict({name: full}, strict=False, assign=True)
+    parallel = ShardedParallel(
+        method,
+        units=_units(method),
+        whole=_whole(method),
+        device=device,
+        dtype=TYPES[config.precision],
+    )
+    shards = dict(method.named_parameters())
+    filled = {name: from_rows(own.to(device), shards[name]) for name, own in rows.items()}
+    method.load_state_dict(filled, strict=False, assign=True)
+    method.to(device)
+    parallel.start()
+    return method, parallel
+
+
+def _check_torch() -> None:
+    """Say at the start, and not at the first checkpoint, that this torch is too old."""
+    try:
+        importlib.import_module("unlabeled.distributed.shard_files")
+    except ImportError as error:
+        raise EnvironmentProblem(
+            f"sharding: torch {torch.__version__} lacks what fsdp needs ({error}); install a newer "
+            "torch, or set sharding=none"
+        ) from error
+
+
+def _in_pieces(build_method: Callable[[], Method]) -> tuple[Method, dict[str, Tensor]]:
+    """The method with large parameters on the meta device, and this rank's rows of each, by name.
+
+    Where its parts cannot be built so, each rank holds all of them until they are divided.
+    """
+    from unlabeled.distributed.pieces import NotInPieces, building_pieces
+
+    try:
+        with building_pieces() as pieces:
+            method = build_method()
+        return method, pieces.release(method)
+    except NotInPieces as reason:
+        log.warning("sharding: every rank builds the whole model first (%s)", reason)
+    return build_method(), {}
+
+
+def _below(method: Method) -> set[nn.Parameter]:
+    """Parameters of the modules that the method wants whole."""
+    return {p for name in method.whole for p in method.get_submodule(name).parameters()}
+
+
+def _whole(method: Method) -> set[nn.Parameter]:
+    """What stays on every rank: those, biases, and normalisation layers."""
+    return _below(method) | {p for p in method.parameters() if p.ndim < 2}
+
+
+def _units(method: Method) -> list[nn.Module]:
+    """What is gathered at once: the stages of the backbone, its other layers, the head's parts."""
+    whole = _whole(method)
+    parts = [*stages(method.backbone), method.backbone, *method.head.children()]
+    return [part for part in parts if set(part.parameters()) - whole]
