@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from unlabeled.evaluation.benchmarks.base import Benchmark, OwnData, Probe
+from unlabeled.evaluation.benchmarks.base import Probe
 from unlabeled.registry import register
-from unlabeled.transfer.detection_data import (
-    check_classes,
-    class_names,
-    detection_split,
-    name_problem,
-)
+from unlabeled.transfer.detection_benchmark import DetectionBenchmark, rcnn_problems
+from unlabeled.transfer.detection_data import Layout
 from unlabeled.transfer.detection_images import DetectionImages
-from unlabeled.transfer.detection_runs import (
-    ORDER,
-    loading_workers,
-    mean_over_runs,
-    normalization_of,
-)
+from unlabeled.transfer.detection_runs import loading_workers, normalization_of
 from unlabeled.transfer.detectron2_installed import require_detectron2
 from unlabeled.transfer.resnet_shape import resnet_of
 
 
 @register("benchmark", "detection")
-class Detection(Benchmark):
+class Detection(DetectionBenchmark):
     """Object detection with Detectron2: every layer of backbone and detector is fine-tuned.
 
     The backbone (a ResNet or ResNeXt) becomes Faster R-CNN C4, with a batch norm after its last
@@ -94,16 +85,7 @@ class Detection(Benchmark):
             for name in ("warmup_iterations", "warmup_factor", "precise_bn_iterations"):
                 if getattr(self, name) < 0:
                     yield name, f"must be 0 or more, got {getattr(self, name)}"
-            for name in ("train", "train_sizes"):
-                if not getattr(self, name):
-                    yield name, "needs one or more"
-            for name, split in [("test", self.test), *(("train", each) for each in self.train)]:
-                if fault := name_problem(self.layout, split):
-                    yield name, fault
-            if self.classes is not None and not self.classes:
-                yield "classes", "needs one or more, or null"
-            if self.layout == "voc" and self.detector == "mask_rcnn_fpn":
-                yield "detector", "mask_rcnn_fpn needs polygons, which layout=voc has not"
+            yield from rcnn_problems(self)
             if len(self.detectron2) % 2:
                 yield "detectron2", "needs keys and values in turn: [SOLVER.GAMMA, 0.2]"
 
@@ -124,28 +106,11 @@ class Detection(Benchmark):
             "arXiv:2006.09882, 4.2)"
         )
 
-    def own_data(self) -> OwnData:
-        """The splits below `root`, checked."""
-        config = self.config
-        train = [detection_split(config.layout, config.root, name) for name in config.train]
-        test = detection_split(config.layout, config.root, config.test)
-        return OwnData(config.layout, DetectionImages(train), DetectionImages([test]))
+    @property
+    def splits(self) -> tuple[Layout, Sequence[str], str]:
+        return self.config.layout, self.config.train, self.config.test
 
-    def run(self, probe: Probe) -> dict[str, float]:
-        train, test = probe.train, probe.test
-        assert isinstance(train, DetectionImages) and isinstance(test, DetectionImages)
-        names = class_names(self.config.layout, self.config.classes, train.splits)
-        check_classes(train.splits, test.splits[0], names)
-        return mean_over_runs(
-            probe,
-            self.config,
-            ORDER[self.config.layout],
-            lambda seed, folder: self._run_once(probe, names, seed, folder),
-        )
-
-    def _run_once(
-        self, probe: Probe, names: list[str], seed: int, folder: Path
-    ) -> dict[str, float]:
+    def once(self, probe: Probe, names: list[str], *, seed: int, folder: Path) -> dict[str, float]:
         from unlabeled.transfer.detectron2_benchmark import train_and_measure
 
         assert isinstance(probe.train, DetectionImages) and isinstance(probe.test, DetectionImages)

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from unlabeled.evaluation.benchmarks.base import Benchmark, OwnData, Probe
+from unlabeled.evaluation.benchmarks.base import Probe
 from unlabeled.registry import register
 from unlabeled.transfer.coco_tools import require_pycocotools
-from unlabeled.transfer.detection_data import check_classes, class_names, detection_split
-from unlabeled.transfer.detection_images import DetectionImages
-from unlabeled.transfer.detection_runs import ORDER, mean_over_runs
+from unlabeled.transfer.detection_benchmark import DetectionBenchmark
+from unlabeled.transfer.detection_data import Layout
 from unlabeled.transfer.transformers_detr import require_transformers
 
 
 @register("benchmark", "detection_detr")
-class DetectionDETR(Benchmark):
+class DetectionDETR(DetectionBenchmark):
     """Object detection on COCO with DETR of the transformers library, as the SwAV paper measures.
 
     The backbone (a ResNet) is trained from its second stage on, with a rate of its own and frozen
@@ -100,23 +99,11 @@ class DetectionDETR(Benchmark):
             "(DETR, arXiv:2005.12872; SwAV, arXiv:2006.09882, 4.2)"
         )
 
-    def own_data(self) -> OwnData:
-        """The splits below `root`, checked."""
-        train, test = (
-            DetectionImages([detection_split("coco", self.config.root, name)])
-            for name in (self.config.train, self.config.test)
-        )
-        return OwnData("coco", train, test)
+    @property
+    def splits(self) -> tuple[Layout, Sequence[str], str]:
+        return "coco", [self.config.train], self.config.test
 
-    def run(self, probe: Probe) -> dict[str, float]:
+    def once(self, probe: Probe, names: list[str], *, seed: int, folder: Path) -> dict[str, float]:
         from unlabeled.transfer.detr_benchmark import train_and_measure
 
-        train, test = probe.train, probe.test
-        assert isinstance(train, DetectionImages) and isinstance(test, DetectionImages)
-        names = class_names("coco", self.config.classes, train.splits)
-        check_classes(train.splits, test.splits[0], names)
-
-        def once(seed: int, folder: Path) -> dict[str, float]:
-            return train_and_measure(self.config, probe, names, seed=seed, folder=folder).metrics
-
-        return mean_over_runs(probe, self.config, ORDER["coco"], once)
+        return train_and_measure(self.config, probe, names, seed=seed, folder=folder).metrics

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from unlabeled.evaluation.benchmarks.base import Benchmark, OwnData, Probe
+from unlabeled.evaluation.benchmarks.base import Probe
 from unlabeled.registry import register
 from unlabeled.transfer.coco_tools import require_pycocotools
-from unlabeled.transfer.detection_data import (
-    check_classes,
-    class_names,
-    detection_split,
-    name_problem,
-)
-from unlabeled.transfer.detection_images import DetectionImages
-from unlabeled.transfer.detection_runs import ORDER, mean_over_runs
+from unlabeled.transfer.detection_benchmark import DetectionBenchmark, rcnn_problems
+from unlabeled.transfer.detection_data import Layout
 
 
 @register("benchmark", "detection_torchvision")
-class DetectionTorchvision(Benchmark):
+class DetectionTorchvision(DetectionBenchmark):
     """Object detection with torchvision: every layer of backbone and detector is fine-tuned.
 
     The backbone (a ResNet or ResNeXt) carries a feature pyramid with the regions, heads and losses
@@ -96,16 +90,7 @@ class DetectionTorchvision(Benchmark):
             for name in ("momentum", "weight_decay", "warmup_iterations", "warmup_factor"):
                 if getattr(self, name) < 0:
                     yield name, f"must be 0 or more, got {getattr(self, name)}"
-            for name in ("train", "train_sizes"):
-                if not getattr(self, name):
-                    yield name, "needs one or more"
-            for name, split in [("test", self.test), *(("train", each) for each in self.train)]:
-                if fault := name_problem(self.layout, split):
-                    yield name, fault
-            if self.classes is not None and not self.classes:
-                yield "classes", "needs one or more, or null"
-            if self.layout == "voc" and self.detector == "mask_rcnn_fpn":
-                yield "detector", "mask_rcnn_fpn needs polygons, which layout=voc has not"
+            yield from rcnn_problems(self)
 
     config: Config
 
@@ -125,22 +110,11 @@ class DetectionTorchvision(Benchmark):
             "arXiv:1911.05722, 4.2)"
         )
 
-    def own_data(self) -> OwnData:
-        """The splits below `root`, checked."""
-        config = self.config
-        train = [detection_split(config.layout, config.root, name) for name in config.train]
-        test = detection_split(config.layout, config.root, config.test)
-        return OwnData(config.layout, DetectionImages(train), DetectionImages([test]))
+    @property
+    def splits(self) -> tuple[Layout, Sequence[str], str]:
+        return self.config.layout, self.config.train, self.config.test
 
-    def run(self, probe: Probe) -> dict[str, float]:
+    def once(self, probe: Probe, names: list[str], *, seed: int, folder: Path) -> dict[str, float]:
         from unlabeled.transfer.torchvision_benchmark import train_and_measure
 
-        train, test = probe.train, probe.test
-        assert isinstance(train, DetectionImages) and isinstance(test, DetectionImages)
-        names = class_names(self.config.layout, self.config.classes, train.splits)
-        check_classes(train.splits, test.splits[0], names)
-
-        def once(seed: int, folder: Path) -> dict[str, float]:
-            return train_and_measure(self.config, probe, names, seed=seed, folder=folder).metrics
-
-        return mean_over_runs(probe, self.config, ORDER[self.config.layout], once)
+        return train_and_measure(self.config, probe, names, seed=seed, folder=folder).metrics
