@@ -128,21 +128,21 @@ def test_the_lines_around_a_job_are_shell(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_job_on_this_machine_is_started_again_at_the_end_of_its_time(tmp_path: Path) -> None:
-    """submitit's local executor: two tasks, and a minute of which 35 seconds are grace."""
+    """submitit's local executor: two tasks, and a minute of which 15 seconds are grace."""
     common = ["pretrain", *TINY, "epochs=100", "batch_size=12", "max_steps=40"]
     alone = unlabeled(*common, f"run.dir={tmp_path}/alone", "launch.processes=2", cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
     job = ["launch=slurm", "launch.cluster=local", "launch.tasks_per_node=2", "launch.minutes=1"]
-    half_a_minute = "name: slow_steps, steps: 25, seconds: 1.2"
-    slow = ["plugins=[tests_support.slow_hook]", f"+hooks.slow={{{half_a_minute}}}"]
+    longer_than_that = "name: slow_steps, steps: 35, seconds: 1.5"
+    slow = ["plugins=[tests_support.slow_hook]", f"+hooks.slow={{{longer_than_that}}}"]
     run = tmp_path / "run"
-    grace = "launch.signal_seconds=35"
+    grace = "launch.signal_seconds=15"
     submitted = unlabeled(*common, *job, *slow, grace, f"run.dir={run}", cwd=tmp_path)
     assert submitted.returncode == 0, submitted.stderr
     record = json.loads((run / "job" / "job.json").read_text())
     assert (record["cluster"], record["folder"]) == ("local", str(tmp_path))
     outcome = run / "job" / f"{record['id']}.outcome"
-    deadline = time.monotonic() + 200
+    deadline = time.monotonic() + 400
     while not (outcome.exists() and outcome.read_text().startswith("finished")):
         output = "".join(file.read_text() for file in (run / "job").glob("*_log.*"))
         assert time.monotonic() < deadline, output

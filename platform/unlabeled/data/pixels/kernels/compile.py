@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from types import FunctionType
 from typing import Any, NamedTuple
 
 import llvmlite.binding
@@ -67,8 +68,9 @@ def _kernels() -> Kernels:
     elif not any(folder.rglob("*.nbi")):
         log.info("compiling the image kernels, once for this machine: about %d s", SECONDS)
     with _caching_in(folder):
-        compiled = njit(cache=folder is not None, **OPTIONS)
-        plan_function, render_function = compiled(plan), compiled(render)
+        plan_function, render_function = (
+            _compiled(function, folder) for function in (plan, render)
+        )
     try:
         _plan_nothing(plan_function)
         _render_nothing(render_function)
@@ -78,6 +80,32 @@ def _kernels() -> Kernels:
             f"numba, or backend=portable: {str(error).splitlines()[0]}"
         ) from error
     return Kernels(plan_function, render_function, rule_of_pil(), scratch_for)
+
+
+def _compiled(function: Callable[..., None], folder: Path | None) -> Any:
+    if folder is None:
+        return njit(**OPTIONS)(function)
+    return njit(cache=True, **OPTIONS)(_kept_in(folder, function))
+
+
+def _kept_in(folder: Path, function: Callable[..., None]) -> FunctionType:
+    """The function, said to come from a copy of its source that lies in `folder`.
+
+    numba finds what it compiled by the path and the time of the source, so every copy of the
+    package, such as the one that a job of a cluster runs, would be compiled anew.
+    """
+    assert isinstance(function, FunctionType)
+    source = Path(function.__code__.co_filename)
+    copy = folder / source.name
+    if not copy.exists():
+        new = folder / f"{source.name}.{os.getpid()}"
+        new.write_bytes(source.read_bytes())
+        os.utime(new, (0, 0))  # whoever writes it, and however often
+        new.replace(copy)
+    code = function.__code__.replace(co_filename=str(copy))
+    moved = FunctionType(code, function.__globals__, function.__name__, function.__defaults__)
+    moved.__module__, moved.__qualname__ = function.__module__, function.__qualname__
+    return moved
 
 
 def _plan_nothing(function: Any) -> None:
