@@ -21,7 +21,7 @@ def test_a_row_has_mean_and_spread_of_the_seeds_beside_the_paper() -> None:
     found = {"small": results(1.0, 2.0, 6.0), "large": results(4.0)}
     lines = study_table(study(small=70.5, large=71.25), "tiny", found).splitlines()
     assert lines[0] == "Sizes (scale tiny)"
-    assert lines[2].split("  ")[0] == "size"
+    assert lines[2].split("  ")[0] == "run"
     assert "linear (published)" in lines[2]
     (small,) = [line.split() for line in lines if line.startswith("small")]
     assert small == ["small", "1.00", "+-", "0.00", "3.00", "+-", "2.65", "70.50"]

@@ -38,7 +38,7 @@ def _row(
     columns: list[str],
     published: list[str],
 ) -> dict[str, object]:
-    row: dict[str, object] = {study.name: label}
+    row: dict[str, object] = {"run": label}
     for column in columns:
         row[column] = outcome if isinstance(outcome, str) else _spelled(outcome, column)
     if not columns:
