@@ -37,6 +37,7 @@ def test_the_papers_recipes_are_all_there() -> None:
     assert len(RECIPES) == 18
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_composes_and_says_where_it_comes_from(name: str) -> None:
     config = recipe(name)

@@ -153,6 +153,7 @@ def assert_same(one: State, other: State) -> None:
         assert torch.equal(tensor, other[name]) and tensor.dtype == other[name].dtype, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "rename"), OFFICIAL, ids=lambda value: getattr(value, "__name__", value)
 )
@@ -218,6 +219,7 @@ def test_a_vision_transformer_goes_there_and_back(layout: str) -> None:
     assert_same(back, state)
 
 
+@pytest.mark.slow
 def test_timm_s_resnet_takes_them(original: State) -> None:
     theirs = timm.create_model("resnet50", num_classes=0)
     theirs.load_state_dict(LAYOUTS["timm"].content(without_fc(original)), strict=True)
