@@ -34,7 +34,7 @@ def recipe(name: str) -> PretrainConfig:
 
 
 def test_the_papers_recipes_are_all_there() -> None:
-    assert len(RECIPES) == 18
+    assert len(RECIPES) == 20
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -109,6 +109,18 @@ def test_simclr_recipes(name: str) -> None:
     assert config.head.fields.batch_norm == "none"
     assert config.scheduler.fields.final_lr == 0.0
     assert first_rates(config)[0] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize("epochs", [200, 800])
+def test_moco_v2_recipes(epochs: int) -> None:
+    config = recipe(f"moco_v2/r50_{epochs}ep")
+    method = config.method.fields
+    assert (config.epochs, config.batch_size) == (epochs, 256)
+    assert (method.queue_samples, method.momentum, method.crops_for_keys) == (65536, 0.999, (1,))
+    assert config.loss.fields.temperature == 0.2
+    assert not config.sync_batch_norm.enabled and method.batch_norm_groups == 8
+    assert first_rates(config)[0] == pytest.approx(0.03)
+    assert config.optimizer.fields.weight_decay == 1e-4
 
 
 CHOICES = [
