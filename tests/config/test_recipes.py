@@ -34,7 +34,7 @@ def recipe(name: str) -> PretrainConfig:
 
 
 def test_the_papers_recipes_are_all_there() -> None:
-    assert len(RECIPES) == 20
+    assert len(RECIPES) == 22
 
 
 @pytest.mark.parametrize("name", RECIPES)
@@ -109,6 +109,24 @@ def test_simclr_recipes(name: str) -> None:
     assert config.head.fields.batch_norm == "none"
     assert config.scheduler.fields.final_lr == 0.0
     assert first_rates(config)[0] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(("epochs", "momentum"), [(300, 0.99), (1000, 0.996)])
+def test_byol_recipes(epochs: int, momentum: float) -> None:
+    config = recipe(f"byol/r50_{epochs}ep")
+    predictor = config.method.fields.predictor
+    for fields in (config.head.fields, predictor.fields):
+        assert (fields.hidden_dim, fields.output_dim) == (4096, 256)
+        assert (fields.batch_norm, fields.unit_norm) == ("hidden", False)
+    assert config.method.fields.momentum == momentum
+    # 0.3 and 0.2 for 256 images, after ten epochs from 0.
+    assert max(first_rates(config)) == pytest.approx({300: 4.8, 1000: 3.2}[epochs], rel=1e-3)
+    assert first_rates(config)[0] == 0.0
+    blurs = [
+        [(o.name, o.fields.p) for o in crop.operations if o.name in ("gaussian_blur", "solarize")]
+        for crop in config.transform.fields.crops
+    ]
+    assert blurs == [[("gaussian_blur", 1.0)], [("gaussian_blur", 0.1), ("solarize", 0.2)]]
 
 
 @pytest.mark.parametrize("epochs", [200, 800])

@@ -90,6 +90,13 @@ def keys_of_all_ranks(trainer: Trainer) -> list[Sent]:
     return found + [gathered(own * 3 * size**2)] * passes
 
 
+def statistics_of_teacher_and_predictor(trainer: Trainer) -> list[Sent]:
+    """The teacher's, of a pass of the global crops; then those of the predictor's hidden layer."""
+    passes = trainer.config.accumulate_steps
+    found = batch_norm(trainer, passes, passes, backward=False)
+    return found + batch_norm(trainer, passes, backward=True, parts=("predictor",))
+
+
 def sums_and_counts_of_clusters(trainer: Trainer, numbers: dict[str, float]) -> list[Sent]:
     found = images_and_their_labels(trainer)
     for count in trainer.config.head.fields.num_prototypes:
@@ -137,6 +144,7 @@ FORMULAS = {
     "simclr": Formula(all_embeddings_and_their_gradients, nothing),
     "supervised": Formula(nothing, nothing),
     "moco_v2": Formula(keys_of_all_ranks, nothing),
+    "byol": Formula(statistics_of_teacher_and_predictor, nothing),
 }
 CASES = [
     ("swav", *CLUSTERING),
@@ -155,14 +163,21 @@ CASES = [
     ("moco_v2",),
     ("moco_v2", "method.crops_for_keys=[0, 1]", "accumulate_steps=2"),
     ("moco_v2", "sync_batch_norm.enabled=false"),
+    ("byol",),
 ]
 
 
 def batch_norm(
-    trainer: Trainer, backbone_passes: int, head_passes: int | None = None, *, backward: bool
+    trainer: Trainer,
+    backbone_passes: int,
+    head_passes: int | None = None,
+    *,
+    backward: bool,
+    parts: tuple[str, ...] = ("backbone", "head"),
 ) -> list[Sent]:
     """Count, means and squares of C channels in float64; in backward two sums a channel."""
-    passes = {"backbone": backbone_passes, "head": head_passes or backbone_passes // RESOLUTIONS}
+    passes = dict.fromkeys(parts, head_passes or backbone_passes // RESOLUTIONS)
+    passes[parts[0]] = backbone_passes
     found = []
     for part, times in passes.items():
         for layer in getattr(trainer.method, part).modules():
