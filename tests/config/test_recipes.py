@@ -34,7 +34,7 @@ def recipe(name: str) -> PretrainConfig:
 
 
 def test_the_papers_recipes_are_all_there() -> None:
-    assert len(RECIPES) == 18
+    assert len(RECIPES) == 22
 
 
 @pytest.mark.slow
@@ -110,6 +110,36 @@ def test_simclr_recipes(name: str) -> None:
     assert config.head.fields.batch_norm == "none"
     assert config.scheduler.fields.final_lr == 0.0
     assert first_rates(config)[0] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(("epochs", "momentum"), [(300, 0.99), (1000, 0.996)])
+def test_byol_recipes(epochs: int, momentum: float) -> None:
+    config = recipe(f"byol/r50_{epochs}ep")
+    predictor = config.method.fields.predictor
+    for fields in (config.head.fields, predictor.fields):
+        assert (fields.hidden_dim, fields.output_dim) == (4096, 256)
+        assert (fields.batch_norm, fields.unit_norm) == ("hidden", False)
+    assert config.method.fields.momentum == momentum
+    # 0.3 and 0.2 for 256 images, after ten epochs from 0.
+    assert max(first_rates(config)) == pytest.approx({300: 4.8, 1000: 3.2}[epochs], rel=1e-3)
+    assert first_rates(config)[0] == 0.0
+    blurs = [
+        [(o.name, o.fields.p) for o in crop.operations if o.name in ("gaussian_blur", "solarize")]
+        for crop in config.transform.fields.crops
+    ]
+    assert blurs == [[("gaussian_blur", 1.0)], [("gaussian_blur", 0.1), ("solarize", 0.2)]]
+
+
+@pytest.mark.parametrize("epochs", [200, 800])
+def test_moco_v2_recipes(epochs: int) -> None:
+    config = recipe(f"moco_v2/r50_{epochs}ep")
+    method = config.method.fields
+    assert (config.epochs, config.batch_size) == (epochs, 256)
+    assert (method.queue_samples, method.momentum, method.crops_for_keys) == (65536, 0.999, (1,))
+    assert config.loss.fields.temperature == 0.2
+    assert not config.sync_batch_norm.enabled and method.batch_norm_groups == 8
+    assert first_rates(config)[0] == pytest.approx(0.03)
+    assert config.optimizer.fields.weight_decay == 1e-4
 
 
 CHOICES = [

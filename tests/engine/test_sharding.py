@@ -165,9 +165,11 @@ def _built_otherwise(folder: str) -> bool:
         source, pipeline = config.dataset.build(split="train"), config.transform.build()
         method = build_method(config, source, pipeline, derive_lengths(config, len(source)))
         torch.nn.init.orthogonal_(method.backbone.get_parameter("conv1.weight"))
+        method.of_no_module = torch.nn.Parameter(torch.rand(4, 4))
         return method
 
     method, _ = build_parallel(config, build, torch.device("cpu"))
+    assert not is_sharded(method.get_parameter("of_no_module"))  # nothing would gather it
     state = {n: all_rows(t) for n, t in method.state_dict().items()}
     return equal(state, build().state_dict()) and any(map(is_sharded, method.parameters()))
 

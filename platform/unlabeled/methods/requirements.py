@@ -10,12 +10,22 @@ from unlabeled.errors import ConfigError
 from unlabeled.methods.base import DataFacts
 
 
-def check_assign_crops(crops: Sequence[int], facts: DataFacts) -> None:
-    """Every assign crop exists among the views of the transform."""
+def check_two_views(facts: DataFacts, what: str) -> None:
+    """There is another view of every image; `what` the method does with it is for the message."""
+    if len(facts.views) < 2:
+        raise ConfigError(
+            f"method: {what}; the transform emits {len(facts.views)} view, give it 2 or more"
+        )
+
+
+def check_assign_crops(
+    crops: Sequence[int], facts: DataFacts, field: str = "crops_for_assign"
+) -> None:
+    """Every crop that makes a target exists among the views of the transform."""
     missing = [crop for crop in crops if not 0 <= crop < len(facts.views)]
     if missing or not crops or len(set(crops)) != len(crops):
         raise ConfigError(
-            f"method.crops_for_assign: {list(crops)} must be distinct numbers of the "
+            f"method.{field}: {list(crops)} must be distinct numbers of the "
             f"{len(facts.views)} views that the transform emits (0 to {len(facts.views) - 1})"
         )
 

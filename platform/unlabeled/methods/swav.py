@@ -13,7 +13,6 @@ from unlabeled.assigners.base import OnlineAssigner
 from unlabeled.data.types import Batch
 from unlabeled.distributed import comm
 from unlabeled.distributed.rank_rows import RankRows
-from unlabeled.errors import ConfigError
 from unlabeled.methods.base import DataFacts, Method, MethodOutput, Progress
 from unlabeled.methods.multi_crop import multi_crop_features
 from unlabeled.methods.queue import FeatureQueue
@@ -21,6 +20,7 @@ from unlabeled.methods.requirements import (
     check_assign_crops,
     check_assigner,
     check_prototypes,
+    check_two_views,
     freeze_steps,
 )
 from unlabeled.methods.running_statistics import unchanged_running_statistics
@@ -85,11 +85,7 @@ class SwAV(Method):
         check_assign_crops(config.crops_for_assign, facts)
         check_prototypes(head, facts)
         check_assigner(assigner, OnlineAssigner, example="sinkhorn")
-        if len(facts.views) < 2:
-            raise ConfigError(
-                f"method: swav predicts the code of one view from another; the transform emits "
-                f"{len(facts.views)} view, give it 2 or more"
-            )
+        check_two_views(facts, "swav predicts the code of one view from another")
         self.queue = FeatureQueue(
             num_crops=len(config.crops_for_assign),
             global_length=config.queue_samples,
