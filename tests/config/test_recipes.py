@@ -19,8 +19,8 @@ FOLDER = config_dir() / "experiment"
 RECIPES = sorted(p.relative_to(FOLDER).with_suffix("").as_posix() for p in FOLDER.rglob("*.yaml"))
 IMAGENET = 1_281_167
 # Official drop-last iterations an epoch: 1,281,167 // 4096 = 312, // 256 = 5004, // 2560 = 500,
-# // 1536 = 834.
-STEPS = {4096: 312, 256: 5004, 2560: 500, 1536: 834}
+# // 1536 = 834, // 8704 = 147.
+STEPS = {4096: 312, 256: 5004, 2560: 500, 1536: 834, 8704: 147}
 
 
 def typed(*overrides: str) -> PretrainConfig:
@@ -34,7 +34,7 @@ def recipe(name: str) -> PretrainConfig:
 
 
 def test_the_papers_recipes_are_all_there() -> None:
-    assert len(RECIPES) == 18
+    assert len(RECIPES) == 26
 
 
 @pytest.mark.parametrize("name", RECIPES)
