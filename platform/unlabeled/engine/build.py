@@ -74,6 +74,7 @@ def build_trainer(
             last_step=lengths.last_step,
             total_steps=lengths.total_steps,
             steps_per_epoch=lengths.steps_per_epoch,
+            round_steps=lengths.round_steps,
             batch_size=config.batch_size,
             accumulate_steps=config.accumulate_steps,
             clip_grad_norm=config.clip_grad_norm,
@@ -134,6 +135,7 @@ def build_method(
         micro_batch_size=lengths.micro_batch_size,
         steps_per_epoch=lengths.steps_per_epoch,
         seed=config.seed,
+        total_steps=lengths.total_steps,
     )
     method: Method = config.method.build(
         backbone=backbone,
