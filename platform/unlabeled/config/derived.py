@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from unlabeled.config.schema import PretrainConfig
 from unlabeled.errors import ConfigError
+from unlabeled.registry import get
 
 # Of a run by samples, which may be far less than an epoch: as often it says how it is doing.
 ROUNDS = 10
@@ -65,6 +66,28 @@ def derive_lengths(config: PretrainConfig, num_samples: int) -> Lengths:
             ),
         },
     )
+
+
+def stated_samples(config: PretrainConfig) -> int:
+    """The length of a data set that nobody counted: what the run reads of it, in whole batches.
+
+    ConfigError if the run has no length in samples, or an order that jumps over the data set.
+    """
+    name, sampler = config.dataset.name, config.sampler.name
+    problems = []
+    if config.samples is None:
+        problems.append(
+            f"samples: dataset={name} does not know how many images it holds; give epochs=null "
+            "samples=N, or index its shards (`unlabeled index build`) for dataset=index"
+        )
+    if not get("sampler", sampler).forward:
+        problems.append(
+            f"sampler: {sampler} jumps over the whole data set, and dataset={name} is read from "
+            "its beginning on; use sampler=windowed or sampler=sequential"
+        )
+    if problems:
+        raise ConfigError(problems)
+    return math.ceil((config.samples or 0) / config.batch_size) * config.batch_size
 
 
 def _round_steps(

@@ -9,7 +9,7 @@ from copy import copy
 import numpy as np
 import torch
 
-from unlabeled.config.derived import Lengths, derive_lengths
+from unlabeled.config.derived import Lengths, derive_lengths, stated_samples
 from unlabeled.config.schema import LoaderConfig, PretrainConfig
 from unlabeled.data.loader import StepBatches
 from unlabeled.data.normalize import Normalize
@@ -42,6 +42,8 @@ def build_trainer(
     """Everything that a run needs, built in the order in which the data takes its way."""
     started = time.monotonic()
     source: Source = config.dataset.build(split="train")
+    if not source.counted:
+        source.stated_samples = stated_samples(config)
     pipeline: Pipeline = config.transform.build()
     check_crop_sizes(source, pipeline, config)
     lengths = derive_lengths(config, len(source))
