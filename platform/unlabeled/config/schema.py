@@ -92,7 +92,10 @@ class CheckpointConfig:
     """When checkpoints are written and how many stay."""
 
     every_steps: int | None
+    every_samples: int | None = None
+    """Images between two checkpoints, rounded up to whole steps."""
     every_epochs: int | None
+    """Epochs, or where those are cut into rounds, rounds between two checkpoints."""
     keep: int
     """Newest checkpoints kept on disk."""
     on_signals: list[str]
@@ -105,7 +108,10 @@ class CheckpointConfig:
     def problems(self) -> Problems:
         """Ranges."""
         yield from _positive(
-            every_steps=self.every_steps, every_epochs=self.every_epochs, keep=self.keep
+            every_steps=self.every_steps,
+            every_samples=self.every_samples,
+            every_epochs=self.every_epochs,
+            keep=self.keep,
         )
         known = [name for name in signal.Signals.__members__ if name not in UNCATCHABLE]
         for name in self.on_signals:
@@ -141,6 +147,9 @@ class PretrainConfig:
     epochs: float | None
     samples: int | None
     """Length of the run: `epochs` or `samples`, one of the two."""
+    round_samples: int | None = None
+    """Images after which meters, probes and checkpoints that come once an epoch have their turn,
+    rounded up to whole steps. null: an epoch, or a tenth of a run by `samples` if that is less."""
     max_steps: int | None
     """Stop after this many steps; schedules still follow the full length."""
     clip_grad_norm: float | None
@@ -185,6 +194,7 @@ class PretrainConfig:
             accumulate_steps=self.accumulate_steps,
             epochs=self.epochs,
             samples=self.samples,
+            round_samples=self.round_samples,
             max_steps=self.max_steps,
             clip_grad_norm=self.clip_grad_norm,
             threads=self.threads,

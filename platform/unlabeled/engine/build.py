@@ -9,7 +9,7 @@ from copy import copy
 import numpy as np
 import torch
 
-from unlabeled.config.derived import Lengths, derive_lengths
+from unlabeled.config.derived import Lengths, derive_lengths, stated_samples
 from unlabeled.config.schema import LoaderConfig, PretrainConfig
 from unlabeled.data.loader import StepBatches
 from unlabeled.data.normalize import Normalize
@@ -42,6 +42,8 @@ def build_trainer(
     """Everything that a run needs, built in the order in which the data takes its way."""
     started = time.monotonic()
     source: Source = config.dataset.build(split="train")
+    if not source.counted:
+        source.stated_samples = stated_samples(config)
     pipeline: Pipeline = config.transform.build()
     check_crop_sizes(source, pipeline, config)
     lengths = derive_lengths(config, len(source))
@@ -74,6 +76,7 @@ def build_trainer(
             last_step=lengths.last_step,
             total_steps=lengths.total_steps,
             steps_per_epoch=lengths.steps_per_epoch,
+            round_steps=lengths.round_steps,
             batch_size=config.batch_size,
             accumulate_steps=config.accumulate_steps,
             clip_grad_norm=config.clip_grad_norm,
@@ -134,6 +137,7 @@ def build_method(
         micro_batch_size=lengths.micro_batch_size,
         steps_per_epoch=lengths.steps_per_epoch,
         seed=config.seed,
+        total_steps=lengths.total_steps,
     )
     method: Method = config.method.build(
         backbone=backbone,

@@ -28,6 +28,8 @@ class LoopSettings:
     last_step: int
     total_steps: int
     steps_per_epoch: int
+    round_steps: int
+    """Steps between two turns of `after_epoch`: an epoch, or less where one pass is all."""
     batch_size: int
     accumulate_steps: int
     clip_grad_norm: float | None
@@ -58,13 +60,17 @@ class Trainer:
         self.run, self.settings, self.device = run, settings, device
         self.config, self.probe_data = config, probe_data
         self.step = 0
-        self._epoch_losses: list[float] = []
+        self._round_losses: list[float] = []
         self.parallel = parallel
 
     @property
     def progress(self) -> Progress:
         """Where the run stands."""
         return Progress(self.step, self.settings.steps_per_epoch, self.settings.total_steps)
+
+    def ends_round(self, every: int = 1) -> bool:
+        """Whether the last step ended a round whose number is a multiple of `every`."""
+        return self.step % (every * self.settings.round_steps) == 0
 
     def fit(self) -> None:
         """Train from `self.step` (0, or what a checkpoint said) to the last step."""
@@ -98,7 +104,7 @@ class Trainer:
             hook.after_fit(self)
 
     def start_epoch(self) -> None:
-        """Let the method make its codes and the meters forget the last epoch."""
+        """Let the method make its codes."""
         with self.precision.autocast():
             numbers = self.method.start_epoch(self.progress, self.data.initial_pass)
         if numbers:
@@ -110,9 +116,6 @@ class Trainer:
             }
             for hook in self.hooks:
                 hook.epoch_started(self, record)
-        self._epoch_losses.clear()
-        for meter in self.meters:
-            meter.reset()
 
     def fetch(self, batches: Iterator[Batch]) -> list[Batch]:
         """The micro-batches of one step, on the device; labels only if the method needs them."""
@@ -166,7 +169,7 @@ class Trainer:
         waited: float,
     ) -> Record:
         """One line of metrics.jsonl; `means` are those over ranks and micro-batches."""
-        self._epoch_losses.append(means["loss"])
+        self._round_losses.append(means["loss"])
         for output in outputs:
             for meter in self.meters:
                 meter.update(output)
@@ -182,20 +185,27 @@ class Trainer:
         }
 
     def after_step(self, record: Record) -> None:
-        """Tell the hooks; at the end of an epoch, the meters' numbers too."""
+        """Tell the hooks; at the end of a round, the meters' numbers too."""
         for hook in self.hooks:
             hook.after_step(self, record)
-        if self.progress.epoch_step == 0 or self.step == self.settings.last_step:
-            epoch: Record = {
-                "phase": "epoch",
-                "step": self.step,
-                "samples": record["samples"],
-                "epoch": record["epoch"],
-                "loss": sum(self._epoch_losses) / len(self._epoch_losses),
-            }
-            for meter in self.meters:
-                epoch.update(meter.compute())
-            for hook in self.hooks:
-                hook.after_epoch(self, epoch)
+        if self.ends_round() or self.step == self.settings.last_step:
+            self.end_round(record)
         for hook in self.hooks:
             hook.step_done(self)
+
+    def end_round(self, record: Record) -> None:
+        """Tell the hooks what the meters gathered since the last round, and begin the next."""
+        of_round: Record = {
+            "phase": "epoch",
+            "step": self.step,
+            "samples": record["samples"],
+            "epoch": record["epoch"],
+            "loss": sum(self._round_losses) / len(self._round_losses),
+        }
+        for meter in self.meters:
+            of_round.update(meter.compute())
+        for hook in self.hooks:
+            hook.after_epoch(self, of_round)
+        self._round_losses.clear()
+        for meter in self.meters:
+            meter.reset()

@@ -26,6 +26,8 @@ class DataFacts:
     """Images a rank sees in one forward pass."""
     steps_per_epoch: int
     seed: int
+    total_steps: int | None = None
+    """Length of the run, where it is known; it may be less than an epoch."""
 
 
 @dataclass(frozen=True)
