@@ -22,7 +22,10 @@ def all_turns(images: Tensor) -> Tensor:
 
     Row t*B + n is image n turned counterclockwise by t x 90 degrees.
     """
-    return torch.cat([quarter_turn(images, turns) for turns in range(TURNS)])
+    turned = images.repeat(TURNS, 1, 1, 1)  # in the memory format of the images
+    for turns in range(1, TURNS):
+        turned[turns * len(images) : (turns + 1) * len(images)] = quarter_turn(images, turns)
+    return turned
 
 
 def each_turned(images: Tensor, turns: Tensor) -> Tensor:
