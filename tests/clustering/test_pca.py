@@ -108,6 +108,8 @@ def test_half_features_are_only_rounded() -> None:
     assert found.dtype == torch.float32 and found.equal(whitened(features.float(), 4))
 
 
-def test_more_components_than_dimensions_are_refused() -> None:
-    with pytest.raises(ConfigError, match="whitening_dim: 9 components of features with 8 dim"):
-        whitened(rows(20, 8), 9)
+def test_there_are_no_more_components_than_dimensions() -> None:
+    features = rows(20, 8)
+    assert whitened(features, 9).equal(whitened(features, 8))
+    with pytest.raises(ConfigError, match="9 components is asked of features with 8 dimensions"):
+        fit_pca(features, 9)

@@ -22,8 +22,8 @@ class KMeans(OfflineAssigner):
     Principal components with unit variance, the first `whitening_dim` of them, then rows of unit
     length, then Lloyd's k-means from random rows, where empty clusters split full ones.
     Shapes: features [n, D] of this rank, of any length -> labels [n], no centroids.
-    Errors: ConfigError for more clusters than rows, or more components than dimensions;
-    EnvironmentProblem for backend=faiss where it is not installed.
+    Errors: ConfigError for more clusters than rows; EnvironmentProblem for backend=faiss where it
+    is not installed.
     DDP: exact over all ranks, which may hold different numbers of rows.
     Reference: Caron et al. 2018, section 3.3; the official code, which leaves k-means to faiss.
     """
@@ -33,7 +33,8 @@ class KMeans(OfflineAssigner):
         """Fields of the assigner."""
 
         whitening_dim: int | None = 256
-        """Principal components that are kept (DeepCluster: 256); null: features as they are."""
+        """Principal components that are kept, of features of more dimensions (DeepCluster: 256);
+        null: features as they are."""
         iterations: int = 20
         """Updates of the centroids (DeepCluster: 20); it stops before where nothing changes."""
         backend: Backend = "auto"

@@ -25,8 +25,7 @@ class PowerIteration(OfflineAssigner):
     `clustering.power_iteration` for the equations. Clusters are numbered by size, the largest
     first; rows of those beyond `num_clusters`, of which a classifier has no output, get -100.
     Shapes: features [n, D] of this rank -> labels [n], no centroids.
-    Errors: ConfigError for more components than dimensions; EnvironmentProblem for search=faiss
-    where it is not installed.
+    Errors: EnvironmentProblem for search=faiss where it is not installed.
     DDP: the same on every number of ranks; each receives the whitened features of all.
     Reference: Caron et al. 2018, appendix A; the official code, whose defaults these are.
     """
@@ -36,7 +35,7 @@ class PowerIteration(OfflineAssigner):
         """Fields of the assigner."""
 
         whitening_dim: int = 256
-        """Principal components that are kept (DeepCluster: 256)."""
+        """Principal components that are kept, of features of more dimensions (DeepCluster: 256)."""
         neighbours: int = 5
         """Nearest rows that a row is joined to (DeepCluster: 5)."""
         sigma: float = 0.2

@@ -48,7 +48,7 @@ def fit_pca(features: Tensor, dim: int, *, eigen_power: float = -0.5) -> PCA:
     """
     width = features.shape[1]
     if dim > width:
-        raise ConfigError(f"whitening_dim: {dim} components of features with {width} dimensions")
+        raise ConfigError(f"a PCA of {dim} components is asked of features with {width} dimensions")
     with torch.autocast(device_type=features.device.type, enabled=False):
         total = comm.all_reduce_sum(torch.tensor(float(len(features)), device=features.device))
         mean = comm.all_reduce_sum(features.sum(dim=0, dtype=torch.float64)) / total  # [D]
@@ -68,9 +68,10 @@ def fit_pca(features: Tensor, dim: int, *, eigen_power: float = -0.5) -> PCA:
 
 @torch.no_grad()
 def whitened(features: Tensor, dim: int) -> Tensor:
-    """The features [n, D] of this rank whitened to `dim` dimensions and scaled to unit length.
+    """The features [n, D] of this rank whitened and scaled to unit length: [n, min(dim, D)] float32.
 
-    Errors and DDP: see `fit_pca`. A row at the mean stays zero.
+    DDP: see `fit_pca`. A row at the mean stays zero.
     """
     with torch.autocast(device_type=features.device.type, enabled=False):
-        return functional.normalize(fit_pca(features, dim)(features), dim=1)
+        found = fit_pca(features, min(dim, features.shape[1]))
+        return functional.normalize(found(features), dim=1)
