@@ -31,7 +31,7 @@ TOP_LEVEL = {
 ROOMS = [
     {"errors", "registry", "catalog", "config", "distributed"},
     {"data"},
-    {"models"},
+    {"models", "clustering"},
     {"methods", "losses", "assigners"},
     {"optim"},
     {"meters"},

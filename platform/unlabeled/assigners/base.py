@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from torch import Tensor, nn
@@ -52,9 +51,3 @@ class OfflineAssigner(abc.ABC):
         `seed` decides every random choice and must be equal on all ranks, as `prototypes` [K, D]
         (unit rows) must; an assigner that finds its own centroids ignores the latter.
         """
-
-
-def row_chunks(num_rows: int, chunk_rows: int) -> Iterator[slice]:
-    """Slices that cover the rows in order, at most `chunk_rows` at a time."""
-    for start in range(0, num_rows, chunk_rows):
-        yield slice(start, min(start + chunk_rows, num_rows))

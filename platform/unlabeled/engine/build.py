@@ -184,6 +184,7 @@ def build_data(
     return TrainingData(
         step_batches(None, config.accumulate_steps),
         step_batches(INITIAL_PASS_EPOCH, config.accumulate_steps),
+        config.eval_transform.build(),
         settings=config.loader,
         normalize=Normalize(config.normalization, device, channels_last=config.channels_last),
         device=device,

@@ -18,7 +18,7 @@ from unlabeled.engine.probe_data import ProbeData
 from unlabeled.engine.run_directory import RunDirectory
 from unlabeled.hooks.base import Hook, Record
 from unlabeled.meters.base import Meter
-from unlabeled.methods.base import Method, MethodOutput, Progress
+from unlabeled.methods.base import Method, MethodOutput, Passes, Progress
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class Trainer:
         self.method.train()
         for hook in self.hooks:
             hook.before_fit(self)
-        batches = self.data.training(self.step, self.settings.last_step)
+        batches = self.batches()
         while self.step < self.settings.last_step:
             if self.progress.epoch_step == 0:
                 self.start_epoch()
@@ -103,10 +103,27 @@ class Trainer:
         for hook in self.hooks:
             hook.after_fit(self)
 
+    def batches(self) -> Iterator[Batch]:
+        """Micro-batches to the last step; those of an epoch that has begun, if the method chooses.
+
+        As a generator it asks for an epoch's order when its first batch is due.
+        """
+        last_step, steps_per_epoch = self.settings.last_step, self.settings.steps_per_epoch
+        if not self.method.chooses_samples:
+            yield from self.data.training(self.step, last_step)
+            return
+        while self.step < last_step:
+            end = min(last_step, (self.progress.epoch + 1) * steps_per_epoch)
+            order = self.method.epoch_order(self.progress)
+            yield from self.data.training(self.step, end, order)
+
     def start_epoch(self) -> None:
         """Let the method make its codes."""
+        passes = Passes(self.data.initial_pass, self.data.central_pass)
         with self.precision.autocast():
-            numbers = self.method.start_epoch(self.progress, self.data.initial_pass)
+            numbers = self.method.start_epoch(self.progress, passes)
+        for parameter in self.method.renewed():
+            self.optimizer.state.pop(parameter, None)
         if numbers:
             record = {
                 "phase": "epoch_start",

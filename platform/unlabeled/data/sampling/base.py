@@ -18,3 +18,7 @@ class Sampler(abc.ABC):
     @abc.abstractmethod
     def indices(self, epoch: int, start: int, stop: int) -> np.ndarray:
         """Sample indices (int64) at positions `start..stop-1` of an epoch, in O(stop - start)."""
+
+    def repeat(self, epoch: int, position: int) -> int:
+        """How many times the sample at this position came before it in the epoch."""
+        return 0
