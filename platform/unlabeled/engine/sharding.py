@@ -16,6 +16,7 @@ from unlabeled.engine.activation_checkpointing import checkpoint_activations
 from unlabeled.engine.precision import TYPES
 from unlabeled.errors import EnvironmentProblem
 from unlabeled.methods.base import Method
+from unlabeled.methods.teacher import Teacher
 from unlabeled.models.stages import stages
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,8 @@ def build_parallel(
     if config.channels_last:
         method.to(memory_format=torch.channels_last)
     if config.compile:
-        method.backbone.compile()
+        for network in _networks(method):
+            network.backbone.compile()
     if config.activation_checkpointing == "stage":
         checkpoint_activations(stages(method.backbone))
     return method, DataParallel(method, device)
@@ -107,7 +109,14 @@ def _whole(method: Method) -> set[nn.Parameter]:
 
 
 def _units(method: Method) -> list[nn.Module]:
-    """What is gathered at once: the stages of the backbone, its other layers, the head's parts."""
+    """What is gathered at once: the stages of a backbone, its other layers, its head's parts."""
     whole = _whole(method)
-    parts = [*stages(method.backbone), method.backbone, *method.head.children()]
+    parts: list[nn.Module] = []
+    for network in _networks(method):
+        parts += [*stages(network.backbone), network.backbone, *network.head.children()]
     return [part for part in parts if set(part.parameters()) - whole]
+
+
+def _networks(method: Method) -> list[Method | Teacher]:
+    """What has a backbone and a head: the method and its teachers."""
+    return [method, *(child for child in method.children() if isinstance(child, Teacher))]
