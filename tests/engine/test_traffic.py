@@ -111,6 +111,15 @@ def images_and_their_labels(trainer: Trainer) -> list[Sent]:
     return found
 
 
+def center_and_statistics_of_the_teacher(trainer: Trainer) -> list[Sent]:
+    """The sum of the step's scores; the teacher normalises the global views, without backward."""
+    found = [reduced(trainer.config.head.fields.num_outputs)]
+    for layer in trainer.method.get_submodule("teacher").modules():
+        if isinstance(layer, CpuSyncBatchNorm):
+            found += [gathered(1 + 2 * layer.num_features, 8)] * trainer.config.accumulate_steps
+    return found
+
+
 class Formula(NamedTuple):
     """What a method sends beside gradients and batch normalisation's statistics."""
 
@@ -123,6 +132,7 @@ FORMULAS = {
     "deepcluster_v2": Formula(nothing, sums_and_counts_of_clusters),
     "sela_v2": Formula(nothing, sums_of_prototypes),
     "simclr": Formula(all_embeddings_and_their_gradients, nothing),
+    "dino": Formula(center_and_statistics_of_the_teacher, nothing),
     "supervised": Formula(nothing, nothing),
 }
 CASES = [
@@ -138,6 +148,7 @@ CASES = [
     ("simclr",),
     ("simclr", "accumulate_steps=2"),
     ("simclr", "loss.negatives=local"),
+    ("dino", "head.num_outputs=7", "accumulate_steps=2"),
     ("supervised",),
 ]
 
