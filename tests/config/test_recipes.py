@@ -20,8 +20,8 @@ FOLDER = config_dir() / "experiment"
 RECIPES = sorted(p.relative_to(FOLDER).with_suffix("").as_posix() for p in FOLDER.rglob("*.yaml"))
 IMAGENET = 1_281_167
 # Official drop-last iterations an epoch: 1,281,167 // 4096 = 312, // 256 = 5004, // 2560 = 500,
-# // 1536 = 834, // 8704 = 147.
-STEPS = {4096: 312, 256: 5004, 2560: 500, 1536: 834, 8704: 147}
+# // 1536 = 834, // 8704 = 147, // 512 = 2502, // 1024 = 1251, // 4080 = 314.
+STEPS = {4096: 312, 256: 5004, 2560: 500, 1536: 834, 8704: 147, 512: 2502, 1024: 1251, 4080: 314}
 
 
 def typed(*overrides: str) -> PretrainConfig:
@@ -141,6 +141,53 @@ def test_moco_v2_recipes(epochs: int) -> None:
     assert not config.sync_batch_norm.enabled and method.batch_norm_groups == 8
     assert first_rates(config)[0] == pytest.approx(0.03)
     assert config.optimizer.fields.weight_decay == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "peak", "temperature", "norm_last_layer", "clip", "scales", "local_crops"),
+    [
+        ("vit_s16_100ep", 0.001, (0.04, 0), True, 3.0, (0.4, 0.4), 8),
+        ("vit_s16_300ep", 0.002, (0.07, 30), False, 3.0, (0.4, 0.4), 8),
+        ("vit_s16_800ep", 0.002, (0.07, 30), False, None, (0.25, 0.25), 10),
+        ("vit_s8_300ep", 0.002, (0.07, 30), False, None, (0.25, 0.25), 8),
+        ("vit_b16_400ep", 0.002, (0.07, 50), True, 0.3, (0.4, 0.4), 8),
+        ("r50_100ep", 0.06, (0.04, 0), True, 3.0, (0.14, 0.14), 8),
+        ("r50_800ep", 4.78125, (0.07, 50), True, None, (0.14, 0.14), 6),
+    ],
+)
+def test_dino_numbers(
+    name: str,
+    peak: float,
+    temperature: tuple[float, int],
+    norm_last_layer: bool,
+    clip: float | None,
+    scales: tuple[float, float],
+    local_crops: int,
+) -> None:
+    config = recipe(f"dino/{name}")
+    vit = name.startswith("vit")
+    assert (config.assigner.fields.temperature, config.assigner.fields.warmup_epochs) == temperature
+    assert config.head.fields.norm_last_layer == norm_last_layer
+    assert (config.head.fields.hidden_dim, config.head.fields.output_dim) == (2048, 256)
+    assert (config.clip_grad_norm, config.final_weight_decay) == (clip, 0.4 if vit else None)
+    assert config.clip_grad_scope == ("tensor" if clip else "model")
+    assert config.optimizer.fields.exclude_bias_and_norm
+    if vit:
+        assert config.backbone.fields.drop_path == 0.1
+        assert config.optimizer.fields.weight_decay == 0.04
+    crops = config.transform.fields.crops
+    assert [(c.count, c.size) for c in crops] == [(1, 224), (1, 224), (local_crops, 96)]
+    assert [c.scale for c in crops] == [(scales[0], 1.0)] * 2 + [(0.05, scales[1])]
+    assert config.transform.fields.interpolation == "bicubic"
+    chances = [
+        {o.name: o.fields.p for o in crop.operations or config.transform.fields.operations}
+        for crop in crops
+    ]
+    assert [c["gaussian_blur"] for c in chances] == [1.0, 0.1, 0.5]
+    assert [c.get("solarize") for c in chances] == [None, 0.2, None]
+    rates = first_rates(config)
+    assert rates[0] == 0.0
+    assert max(rates) == pytest.approx(peak)
 
 
 CHOICES = [

@@ -15,8 +15,11 @@ from tests_support.in_process import tiny_config
 from tests_support.same_run import assert_same_run, losses
 from unlabeled.engine.pretrain import pretrain
 
-METHODS = ["swav", "deepcluster_v2", "sela_v2", "simclr", "supervised", "moco_v2", "byol"]
-EXTRA = {"swav": ["method.queue_samples=24", "method.queue_start_epoch=1"]}
+METHODS = ["swav", "deepcluster_v2", "sela_v2", "simclr", "supervised", "moco_v2", "byol", "dino"]
+EXTRA = {
+    "swav": ["method.queue_samples=24", "method.queue_start_epoch=1"],
+    "dino": ["assigner.warmup_epochs=3", "assigner.temperature=0.07", "final_weight_decay=0.4"],
+}
 STEPS = 12
 
 

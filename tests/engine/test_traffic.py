@@ -130,6 +130,15 @@ def images_and_their_labels(trainer: Trainer) -> list[Sent]:
     return found
 
 
+def center_and_statistics_of_the_teacher(trainer: Trainer) -> list[Sent]:
+    """The sum of the step's scores; the teacher normalises the global views, without backward."""
+    found = [reduced(trainer.config.head.fields.num_outputs)]
+    for layer in trainer.method.get_submodule("teacher").modules():
+        if isinstance(layer, CpuSyncBatchNorm):
+            found += [gathered(1 + 2 * layer.num_features, 8)] * trainer.config.accumulate_steps
+    return found
+
+
 class Formula(NamedTuple):
     """What a method sends beside gradients and batch normalisation's statistics."""
 
@@ -142,6 +151,7 @@ FORMULAS = {
     "deepcluster_v2": Formula(nothing, sums_and_counts_of_clusters),
     "sela_v2": Formula(nothing, sums_of_prototypes),
     "simclr": Formula(all_embeddings_and_their_gradients, nothing),
+    "dino": Formula(center_and_statistics_of_the_teacher, nothing),
     "supervised": Formula(nothing, nothing),
     "moco_v2": Formula(keys_of_all_ranks, nothing),
     "byol": Formula(statistics_of_teacher_and_predictor, nothing),
@@ -159,6 +169,7 @@ CASES = [
     ("simclr",),
     ("simclr", "accumulate_steps=2"),
     ("simclr", "loss.negatives=local"),
+    ("dino", "head.num_outputs=7", "accumulate_steps=2"),
     ("supervised",),
     ("moco_v2",),
     ("moco_v2", "method.crops_for_keys=[0, 1]", "accumulate_steps=2"),

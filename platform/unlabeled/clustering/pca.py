@@ -68,7 +68,7 @@ def fit_pca(features: Tensor, dim: int, *, eigen_power: float = -0.5) -> PCA:
 
 @torch.no_grad()
 def whitened(features: Tensor, dim: int) -> Tensor:
-    """The features [n, D] of this rank whitened and scaled to unit length: [n, min(dim, D)] float32.
+    """The features [n, D] of this rank, whitened, of unit length: [n, min(dim, D)] float32.
 
     DDP: see `fit_pca`. A row at the mean stays zero.
     """

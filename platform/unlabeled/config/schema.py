@@ -14,6 +14,7 @@ UNCATCHABLE = ("SIGKILL", "SIGSTOP")
 Device = Literal["auto", "cpu", "cuda"]
 Sharding = Literal["none", "fsdp"]
 ActivationCheckpointing = Literal["none", "stage"]
+ClipScope = Literal["model", "tensor"]
 
 
 def _positive(**values: float | None) -> Problems:
@@ -153,6 +154,12 @@ class PretrainConfig:
     max_steps: int | None
     """Stop after this many steps; schedules still follow the full length."""
     clip_grad_norm: float | None
+    clip_grad_scope: ClipScope = "model"
+    """What `clip_grad_norm` limits: the norm of the whole gradient, or that of each parameter's
+    (DINO)."""
+    final_weight_decay: float | None = None
+    """Weight decay at the end of the run, to which that of the optimizer moves along half a cosine
+    (DINO: 0.4); null: it stays."""
     sharding: Sharding
     """What the ranks divide among them: none (each holds the whole model), or fsdp (parameters,
     gradients and optimizer state; a stage of the backbone is gathered while it computes)."""
@@ -204,6 +211,8 @@ class PretrainConfig:
                 "epochs",
                 "give the length as `epochs` or as `samples`, one of the two (the other null)",
             )
+        if self.final_weight_decay is not None and self.final_weight_decay < 0:
+            yield "final_weight_decay", f"must not be negative, got {self.final_weight_decay}"
         if self.sharding == "fsdp" and self.compile:
             yield "compile", "not together with sharding=fsdp; set compile=false or sharding=none"
         shares = self.launch.fields.processes * self.accumulate_steps

@@ -31,6 +31,7 @@ from unlabeled.engine.sharding import build_parallel
 from unlabeled.engine.trainer import LoopSettings, Trainer
 from unlabeled.errors import ConfigError
 from unlabeled.methods.base import DataFacts, Method
+from unlabeled.optim.weight_decay import WeightDecaySchedule
 from unlabeled.registry import get
 
 log = logging.getLogger(__name__)
@@ -58,12 +59,14 @@ def build_trainer(
     )
     trained = [(n, p) for n, p in method.named_parameters() if p.requires_grad]
     seed_everything(config.seed, rank=comm.rank() + 1)
+    optimizer = config.optimizer.build(named_parameters=trained)
     trainer = Trainer(
         method=method,
         parallel=parallel,
         data=build_data(config, source, pipeline, lengths, device),
-        optimizer=config.optimizer.build(named_parameters=trained),
+        optimizer=optimizer,
         scheduler=scheduler,
+        weight_decay=weight_decay_schedule(config, optimizer, lengths),
         precision=Precision(config.precision, device, parallel.grad_scaler),
         meters=[c.build(method=method) for c in config.meters.values() if c],
         hooks=[
@@ -80,6 +83,7 @@ def build_trainer(
             batch_size=config.batch_size,
             accumulate_steps=config.accumulate_steps,
             clip_grad_norm=config.clip_grad_norm,
+            clip_grad_scope=config.clip_grad_scope,
         ),
         device=device,
         config=config,
@@ -87,6 +91,17 @@ def build_trainer(
     )
     log.debug("built in %.1f s", time.monotonic() - started)
     return trainer
+
+
+def weight_decay_schedule(
+    config: PretrainConfig, optimizer: torch.optim.Optimizer, lengths: Lengths
+) -> WeightDecaySchedule | None:
+    """From the optimizer's weight decay to the final one, if there is one."""
+    if config.final_weight_decay is None:
+        return None
+    return WeightDecaySchedule(
+        optimizer, final=config.final_weight_decay, total_steps=lengths.total_steps
+    )
 
 
 def seed_everything(seed: int, rank: int) -> None:
@@ -207,4 +222,9 @@ def derived_numbers(trainer: Trainer) -> dict[str, str]:
     spelled = getattr(trainer.scheduler, "arithmetic", None)
     if spelled is not None:
         numbers["lr"] = spelled()
+    decay = trainer.weight_decay
+    if decay is not None:
+        numbers["weight_decay"] = (
+            f"{decay.first:g} to {decay.final:g} over {decay.total_steps} steps"
+        )
     return {**numbers, **trainer.method.derived_numbers()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from unlabeled.config.schema import PretrainConfig
+from unlabeled.config.schema import ClipScope, PretrainConfig
 from unlabeled.data.types import Batch
 from unlabeled.distributed.parallel import Parallel
 from unlabeled.engine.data import TrainingData
@@ -19,6 +19,7 @@ from unlabeled.engine.run_directory import RunDirectory
 from unlabeled.hooks.base import Hook, Record
 from unlabeled.meters.base import Meter
 from unlabeled.methods.base import Method, MethodOutput, Passes, Progress
+from unlabeled.optim.weight_decay import WeightDecaySchedule
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class LoopSettings:
     batch_size: int
     accumulate_steps: int
     clip_grad_norm: float | None
+    clip_grad_scope: ClipScope
 
 
 class Trainer:
@@ -46,6 +48,7 @@ class Trainer:
         data: TrainingData,
         optimizer: torch.optim.Optimizer,
         scheduler: Callable[[int], float],
+        weight_decay: WeightDecaySchedule | None,
         precision: Precision,
         meters: list[Meter],
         hooks: list[Hook],
@@ -56,6 +59,7 @@ class Trainer:
         probe_data: ProbeData | str,
     ) -> None:
         self.method, self.data, self.optimizer, self.scheduler = method, data, optimizer, scheduler
+        self.weight_decay = weight_decay
         self.precision, self.meters, self.hooks = precision, meters, hooks
         self.run, self.settings, self.device = run, settings, device
         self.config, self.probe_data = config, probe_data
@@ -93,13 +97,13 @@ class Trainer:
             waited = time.perf_counter() - started
             for hook in self.hooks:
                 hook.images_arrived(self)
-            learning_rate = self.set_learning_rate()
+            rates = self.set_rates()
             outputs = self.forward_backward(micro_batches)
             means = check_finite(outputs, micro_batches, self.run, self.step)
             self.update()
             self.step += 1
             seconds = time.perf_counter() - started
-            self.after_step(self.record(outputs, means, learning_rate, seconds, waited))
+            self.after_step(self.record(outputs, means, rates, seconds, waited))
         for hook in self.hooks:
             hook.after_fit(self)
 
@@ -139,12 +143,14 @@ class Trainer:
         found = [next(batches) for _ in range(self.settings.accumulate_steps)]
         return found if self.method.needs_labels else [batch.without_labels() for batch in found]
 
-    def set_learning_rate(self) -> float:
-        """The schedule's value for this step, written before the step as the official code does."""
-        value = self.scheduler(self.step)
+    def set_rates(self) -> dict[str, float]:
+        """The schedules' values for this step, written before it as the official code does."""
+        rates = {"lr": self.scheduler(self.step)}
         for group in self.optimizer.param_groups:
-            group["lr"] = value
-        return value
+            group["lr"] = rates["lr"]
+        if self.weight_decay is not None:
+            rates["weight_decay"] = self.weight_decay.set(self.step)
+        return rates
 
     def forward_backward(self, micro_batches: list[Batch]) -> list[MethodOutput]:
         """Gradients of the mean loss over micro-batches and ranks."""
@@ -172,16 +178,23 @@ class Trainer:
         """Clip, step the optimizer, and let the method follow."""
         self.precision.unscale(self.optimizer)
         if self.settings.clip_grad_norm is not None:
-            self.parallel.clip_grad_norm(self.settings.clip_grad_norm)
+            self.clip(self.settings.clip_grad_norm)
         self.precision.step(self.optimizer)
         with torch.no_grad():
             self.method.after_update(self.progress)
+
+    def clip(self, max_norm: float) -> None:
+        """Limit the norm of the whole gradient, or that of each parameter's."""
+        if self.settings.clip_grad_scope == "tensor":
+            self.parallel.clip_each_grad(max_norm)
+        else:
+            self.parallel.clip_grad_norm(max_norm)
 
     def record(
         self,
         outputs: list[MethodOutput],
         means: dict[str, float],
-        lr: float,
+        rates: dict[str, float],
         seconds: float,
         waited: float,
     ) -> Record:
@@ -196,7 +209,7 @@ class Trainer:
             "samples": self.step * self.settings.batch_size,
             "epoch": self.step / self.settings.steps_per_epoch,
             **means,
-            "lr": lr,
+            **rates,
             "img_per_s": self.settings.batch_size / seconds,
             "data_wait": waited / seconds,
         }
