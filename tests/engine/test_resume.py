@@ -15,7 +15,7 @@ from tests_support.in_process import tiny_config
 from tests_support.same_run import assert_same_run, losses
 from unlabeled.engine.pretrain import pretrain
 
-METHODS = ["swav", "deepcluster_v2", "sela_v2", "simclr", "supervised"]
+METHODS = ["swav", "deepcluster_v2", "sela_v2", "simclr", "deepercluster", "supervised"]
 EXTRA = {"swav": ["method.queue_samples=24", "method.queue_start_epoch=1"]}
 STEPS = 12
 

@@ -9,7 +9,7 @@ import pytest
 from tests_support.in_process import METHODS, tiny_trainer
 from unlabeled.errors import ConfigError
 
-OFFLINE = ("deepcluster_v2", "sela_v2")
+OFFLINE = ("deepcluster_v2", "sela_v2", "deepercluster")
 
 
 @pytest.mark.parametrize("method", OFFLINE)

@@ -32,6 +32,10 @@ COMMON = (
     *(f"scale.projection_dim={DIM}", "scale.hidden_dim=13"),
 )
 CLUSTERING = ("head.num_prototypes=[7, 11]",)
+TWO_LEVELS = (
+    *("head.super_clusters=2", "head.sub_clusters=3", "assigner.iterations=1"),
+    "method.every_epochs=1",
+)
 
 
 class Sent(NamedTuple):
@@ -99,6 +103,26 @@ def sums_of_prototypes(trainer: Trainer, numbers: dict[str, float]) -> list[Sent
     return found
 
 
+def kmeans(clusters: int, dim: int, iterations: int) -> list[Sent]:
+    """Where no cluster is split at the end."""
+    found = [gathered(1, 8), reduced(clusters * dim)]  # how many rows, and those to start from
+    found += [reduced(2, 8)] * (iterations + 1)  # the objective, and how many rows changed
+    found += [reduced(clusters * dim, 8), reduced(clusters, 8)] * iterations
+    return [*found, reduced(clusters, 8)]
+
+
+def covariance_and_clusters_of_two_levels(
+    trainer: Trainer, numbers: dict[str, float]
+) -> list[Sent]:
+    head, dim = trainer.config.head.fields, trainer.method.head.output_dim
+    found = [reduced(1), reduced(dim, 8), reduced(dim * dim, 8)]  # count, mean, covariance
+    found += [copied(dim * min(dim, trainer.config.assigner.fields.whitening_dim))]
+    dim = min(dim, trainer.config.assigner.fields.whitening_dim)
+    for clusters in [head.super_clusters] + [head.sub_clusters] * head.super_clusters:
+        found += kmeans(clusters, dim, trainer.config.assigner.fields.iterations)
+    return [*found, reduced(trainer.method.facts.num_samples, 8)]  # the labels
+
+
 def images_and_their_labels(trainer: Trainer) -> list[Sent]:
     """Of every rank's bank, per prototype set; and a forward pass of each assign crop, once."""
     config = trainer.config
@@ -123,6 +147,7 @@ FORMULAS = {
     "deepcluster_v2": Formula(nothing, sums_and_counts_of_clusters),
     "sela_v2": Formula(nothing, sums_of_prototypes),
     "simclr": Formula(all_embeddings_and_their_gradients, nothing),
+    "deepercluster": Formula(nothing, covariance_and_clusters_of_two_levels),
     "supervised": Formula(nothing, nothing),
 }
 CASES = [
@@ -138,6 +163,8 @@ CASES = [
     ("simclr",),
     ("simclr", "accumulate_steps=2"),
     ("simclr", "loss.negatives=local"),
+    ("deepercluster", *TWO_LEVELS),
+    ("deepercluster", *TWO_LEVELS, "assigner.whitening_dim=5"),
     ("supervised",),
 ]
 

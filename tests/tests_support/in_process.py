@@ -20,7 +20,7 @@ from unlabeled.engine.interruption import Interruption
 from unlabeled.engine.run_directory import RunDirectory
 from unlabeled.engine.trainer import Trainer
 
-METHODS = ("swav", "deepcluster_v2", "sela_v2", "simclr", "supervised")
+METHODS = ("swav", "deepcluster_v2", "sela_v2", "simclr", "deepercluster", "supervised")
 
 
 @cache
