@@ -20,8 +20,12 @@ FOLDER = config_dir() / "experiment"
 RECIPES = sorted(p.relative_to(FOLDER).with_suffix("").as_posix() for p in FOLDER.rglob("*.yaml"))
 IMAGENET = 1_281_167
 # Official drop-last iterations an epoch: 1,281,167 // 4096 = 312, // 256 = 5004, // 2560 = 500,
-# // 1536 = 834, // 8704 = 147, // 512 = 2502, // 1024 = 1251, // 4080 = 314.
-STEPS = {4096: 312, 256: 5004, 2560: 500, 1536: 834, 8704: 147, 512: 2502, 1024: 1251, 4080: 314}
+# // 1536 = 834, // 8704 = 147, // 512 = 2502, // 1024 = 1251, // 4080 = 314. DeeperCluster's
+# 3072 is for other images: // 3072 = 417.
+STEPS = {
+    **{4096: 312, 3072: 417, 256: 5004, 2560: 500, 1536: 834},
+    **{8704: 147, 512: 2502, 1024: 1251, 4080: 314},
+}
 
 
 def typed(*overrides: str) -> PretrainConfig:
@@ -97,11 +101,21 @@ def first_rates(config: PretrainConfig) -> list[float]:
     return [schedule(step) for step in range(15 * lengths.steps_per_epoch)]
 
 
-@pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith(("deepcluster", "sela"))])
+@pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith(("deepcluster_v2", "sela"))])
 def test_offline_recipes_have_three_heads_in_full_precision(name: str) -> None:
     config = recipe(name)
     assert config.head.fields.num_prototypes == [3000, 3000, 3000]
     assert config.precision == "fp32"
+
+
+def test_deepercluster_numbers() -> None:
+    config = recipe("deepercluster/vgg16_100ep")
+    head, assigner = config.head.fields, config.assigner.fields
+    assert (head.rotations, head.super_clusters * head.sub_clusters) == (4, 320_000)
+    assert (assigner.super_clusters, assigner.whitening_dim, assigner.iterations) == (4, 4096, 10)
+    assert config.method.fields.every_epochs == 3 and config.backbone.fields.sobel
+    assert config.optimizer.fields.weight_decay == 1e-5 and config.optimizer.fields.momentum == 0.9
+    assert set(first_rates(config)) == {0.1}
 
 
 @pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith("simclr")])
