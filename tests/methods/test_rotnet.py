@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from tests_support.ranks import run_ranks
+from unlabeled.config.check import build_config
 from unlabeled.data.types import Batch, ViewSpec
 from unlabeled.distributed import comm
 from unlabeled.distributed.group import data_parallel
@@ -23,18 +24,18 @@ from unlabeled.models.heads.linear import LinearHead
 SIDE = 4
 
 
-def rotnet(batch: int = 6, views: int = 2, outputs: int = 4, **fields: Any) -> RotNet:
+def rotnet(batch: int = 6, emitted: int = 2, outputs: int = 4, **fields: Any) -> RotNet:
     torch.manual_seed(0)
     config = ClassifierHead.Config(outputs=outputs)
     return RotNet(
-        RotNet.Config(**fields),
+        RotNet.Config(**{"views": emitted, **fields}),
         backbone=nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 5), nn.Tanh()),
         head=ClassifierHead(config, feature_dim=5, num_classes=0),
         loss=CrossEntropyLoss(CrossEntropyLoss.Config()),
         facts=DataFacts(
             num_samples=20,
             num_classes=0,
-            views=(ViewSpec(SIDE, "global"),) * views,
+            views=(ViewSpec(SIDE, "global"),) * emitted,
             batch_size=batch,
             micro_batch_size=batch // comm.world_size(),
             steps_per_epoch=2,
@@ -82,7 +83,7 @@ def test_views_of_several_sizes_are_turned_each_for_itself() -> None:
 
 def found_turns(method: RotNet, views: list[Tensor], indices: Tensor) -> list[list[int]]:
     """By view and image, the turn that the method has given it."""
-    turned, turns = method._turned(Batch(views, indices, None))
+    turned, turns = method._turned(views, indices)
     rows = turns.reshape(len(views), -1).tolist()
     for view, result, row in zip(views, turned, rows, strict=True):
         for n, turn in enumerate(row):
@@ -128,6 +129,18 @@ def test_two_ranks_have_the_loss_and_gradient_of_one() -> None:
         assert found == pytest.approx(loss, rel=1e-6)
         for one, other in zip(gradients, others, strict=True):
             torch.testing.assert_close(other, one, atol=1e-7, rtol=1e-5)
+
+
+def test_views_that_are_not_turned_are_not_looked_at() -> None:
+    first, second = images()
+    method = rotnet(views=1)
+    indices = torch.arange(6)
+    alone = method(Batch([first], indices, None), 0).loss
+    assert torch.equal(method(Batch([first, second * torch.nan], indices, None), 0).loss, alone)
+    with pytest.raises(ConfigError, match="3 views are to be turned, and the transform emits 2"):
+        rotnet(views=3)
+    with pytest.raises(ConfigError, match="views: must be at least 1"):
+        build_config(RotNet.Config, {"views": 0})
 
 
 def test_other_heads_are_refused() -> None:

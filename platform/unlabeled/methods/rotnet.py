@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -25,7 +25,8 @@ class RotNet(Method):
 
     L = mean over views, images and turns t of CE(classifier(f(view turned by t x 90 degrees)), t).
     Turns are exact, and made after cropping. With turns_per_image 4 a batch holds all four turns of
-    each view, 4 V B images; with 1 each view gets one, a function of (seed, step, image).
+    each of the V views used, 4 V B images; with 1 each view gets one, a function of (seed, step,
+    image).
     Scalar: rotation_accuracy, the share of views whose turn was recognised. Under DDP the loss is a
     local mean and gradients are averaged.
     Reference: Gidaris et al., ICLR 2018, arXiv:1803.07728.
@@ -39,6 +40,13 @@ class RotNet(Method):
 
         turns_per_image: Literal[1, 4] = 4
         """All four turns of an image in one batch (the paper), or one of them (VISSL)."""
+        views: int = 1
+        """Views of an image that are turned, from the first on (the paper: 1)."""
+
+        def problems(self) -> Iterator[tuple[str, str]]:
+            """Ranges."""
+            if self.views < 1:
+                yield "views", f"must be at least 1, got {self.views}"
 
     def __init__(
         self,
@@ -58,6 +66,11 @@ class RotNet(Method):
                 f"head: rotnet tells {TURNS} rotations apart; give head=classifier and "
                 f"head.outputs={TURNS}"
             )
+        if config.views > len(facts.views):
+            raise ConfigError(
+                f"method.views: {config.views} views are to be turned, and the transform emits "
+                f"{len(facts.views)}; give fewer, or another transform"
+            )
         self._step = 0
 
     def before_step(self, progress: Progress, micro_batches: Sequence[Batch]) -> None:
@@ -66,7 +79,7 @@ class RotNet(Method):
 
     def forward(self, batch: Batch, micro_step: int) -> MethodOutput:
         """Loss of one micro-batch."""
-        turned, turns = self._turned(batch)
+        turned, turns = self._turned(batch.views[: self.config.views], batch.indices)
         output = self.head(multi_crop_features(self.backbone, turned))
         logits = output.scores[0]  # [V * turns * B, 4]
         right = (logits.detach().argmax(dim=1) == turns).float().mean()
@@ -76,14 +89,14 @@ class RotNet(Method):
             embeddings=output.embeddings.detach(),
         )
 
-    def _turned(self, batch: Batch) -> tuple[list[Tensor], Tensor]:
+    def _turned(self, views: list[Tensor], indices: Tensor) -> tuple[list[Tensor], Tensor]:
         """The turned views, and the turn of each of their rows, view after view."""
         if self.config.turns_per_image == TURNS:
-            turns = torch.arange(TURNS, device=batch.indices.device)
-            turns = turns.repeat_interleave(len(batch)).repeat(len(batch.views))
-            return [all_turns(view) for view in batch.views], turns
-        drawn = [self._drawn(batch.indices, view) for view in range(len(batch.views))]
-        turned = [each_turned(view, turns) for view, turns in zip(batch.views, drawn, strict=True)]
+            turns = torch.arange(TURNS, device=indices.device)
+            turns = turns.repeat_interleave(len(indices)).repeat(len(views))
+            return [all_turns(view) for view in views], turns
+        drawn = [self._drawn(indices, view) for view in range(len(views))]
+        turned = [each_turned(view, turns) for view, turns in zip(views, drawn, strict=True)]
         return turned, torch.cat(drawn)
 
     def _drawn(self, indices: Tensor, view: int) -> Tensor:
