@@ -72,7 +72,7 @@ class HierarchicalClassifierHead(nn.Module):
         biases = self.lower.bias.view(shape).unbind()
         order = super_classes.argsort(stable=True)
         counts = torch.bincount(super_classes, minlength=self.super_classes).tolist()
-        parts = rows[order].split(counts)  # one for each super-class, perhaps of no row
+        parts = torch.split(rows[order], counts)  # one for each super-class, perhaps of no row
         scores = [functional.linear(*each) for each in zip(parts, weights, biases, strict=True)]
         return torch.cat(scores)[order.argsort()]
 
