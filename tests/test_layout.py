@@ -38,7 +38,7 @@ ROOMS = [
     {"engine"},
     {"evaluation", "transfer"},
     {"hooks"},
-    {"launch"},
+    {"launch", "studies"},
     {"cli", "__main__"},
 ]
 # Contracts of a later room that an earlier one works with: the types that travel, and what the

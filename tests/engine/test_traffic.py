@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from torch import nn
 
 from tests_support.in_process import tiny_trainer
 from tests_support.ranks import run_ranks
@@ -20,6 +19,7 @@ from unlabeled.distributed.batch_norm import CpuSyncBatchNorm
 from unlabeled.distributed.traffic import Collective, counted
 from unlabeled.engine.trainer import Trainer
 from unlabeled.hooks.base import Hook
+from unlabeled.methods.queue import FeatureQueue
 from unlabeled.registry import names
 
 RANKS, VIEWS, RESOLUTIONS, DIM = 2, 3, 2, 19
@@ -82,6 +82,25 @@ def all_embeddings_and_their_gradients(trainer: Trainer) -> list[Sent]:
     return [gathered(own), reduced(RANKS * own)] * config.accumulate_steps
 
 
+def keys_of_all_ranks(trainer: Trainer) -> list[Sent]:
+    """And the images that they are made of, where batch normalisation is shuffled."""
+    config = trainer.config
+    passes = len(config.method.fields.crops_for_keys) * config.accumulate_steps
+    own = config.batch_size // (RANKS * config.accumulate_steps)
+    found = [gathered(own * DIM)] * passes
+    if config.sync_batch_norm.enabled:
+        return found + batch_norm(trainer, passes, passes, backward=False)
+    size = trainer.method.facts.views[0].size
+    return found + [gathered(own * 3 * size**2)] * passes
+
+
+def statistics_of_teacher_and_predictor(trainer: Trainer) -> list[Sent]:
+    """The teacher's, of a pass of the global crops; then those of the predictor's hidden layer."""
+    passes = trainer.config.accumulate_steps
+    found = batch_norm(trainer, passes, passes, backward=False)
+    return found + batch_norm(trainer, passes, backward=True, parts=("predictor",))
+
+
 def sums_and_counts_of_clusters(trainer: Trainer, numbers: dict[str, float]) -> list[Sent]:
     found = images_and_their_labels(trainer)
     for count in trainer.config.head.fields.num_prototypes:
@@ -135,6 +154,15 @@ def images_and_their_labels(trainer: Trainer) -> list[Sent]:
     return found
 
 
+def center_and_statistics_of_the_teacher(trainer: Trainer) -> list[Sent]:
+    """The sum of the step's scores; the teacher normalises the global views, without backward."""
+    found = [reduced(trainer.config.head.fields.num_outputs)]
+    for layer in trainer.method.get_submodule("teacher").modules():
+        if isinstance(layer, CpuSyncBatchNorm):
+            found += [gathered(1 + 2 * layer.num_features, 8)] * trainer.config.accumulate_steps
+    return found
+
+
 class Formula(NamedTuple):
     """What a method sends beside gradients and batch normalisation's statistics."""
 
@@ -147,8 +175,11 @@ FORMULAS = {
     "deepcluster_v2": Formula(nothing, sums_and_counts_of_clusters),
     "sela_v2": Formula(nothing, sums_of_prototypes),
     "simclr": Formula(all_embeddings_and_their_gradients, nothing),
+    "dino": Formula(center_and_statistics_of_the_teacher, nothing),
     "deepercluster": Formula(nothing, covariance_and_clusters_of_two_levels),
     "supervised": Formula(nothing, nothing),
+    "moco_v2": Formula(keys_of_all_ranks, nothing),
+    "byol": Formula(statistics_of_teacher_and_predictor, nothing),
 }
 CASES = [
     ("swav", *CLUSTERING),
@@ -163,17 +194,28 @@ CASES = [
     ("simclr",),
     ("simclr", "accumulate_steps=2"),
     ("simclr", "loss.negatives=local"),
+    ("dino", "head.num_outputs=7", "accumulate_steps=2"),
     ("deepercluster", *TWO_LEVELS),
     ("deepercluster", *TWO_LEVELS, "assigner.whitening_dim=5"),
     ("supervised",),
+    ("moco_v2",),
+    ("moco_v2", "method.crops_for_keys=[0, 1]", "accumulate_steps=2"),
+    ("moco_v2", "sync_batch_norm.enabled=false"),
+    ("byol",),
 ]
 
 
 def batch_norm(
-    trainer: Trainer, backbone_passes: int, head_passes: int | None = None, *, backward: bool
+    trainer: Trainer,
+    backbone_passes: int,
+    head_passes: int | None = None,
+    *,
+    backward: bool,
+    parts: tuple[str, ...] = ("backbone", "head"),
 ) -> list[Sent]:
     """Count, means and squares of C channels in float64; in backward two sums a channel."""
-    passes = {"backbone": backbone_passes, "head": head_passes or backbone_passes // RESOLUTIONS}
+    passes = dict.fromkeys(parts, head_passes or backbone_passes // RESOLUTIONS)
+    passes[parts[0]] = backbone_passes
     found = []
     for part, times in passes.items():
         for layer in getattr(trainer.method, part).modules():
@@ -220,8 +262,8 @@ def listen(folder: str, case: tuple[str, ...]) -> tuple[Listener, int, bool]:
         listener = Listener(found)
         trainer.hooks.append(listener)
         trainer.fit()
-    queue = getattr(trainer.method, "queue", nn.Identity())
-    in_use = bool(getattr(queue, "length", 0)) and queue.contents(0) is not None
+    queue = getattr(trainer.method, "queue", None)
+    in_use = isinstance(queue, FeatureQueue) and queue.contents(0) is not None
     return listener, gradients(trainer), in_use
 
 
