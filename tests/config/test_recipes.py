@@ -20,8 +20,12 @@ FOLDER = config_dir() / "experiment"
 RECIPES = sorted(p.relative_to(FOLDER).with_suffix("").as_posix() for p in FOLDER.rglob("*.yaml"))
 IMAGENET = 1_281_167
 # Official drop-last iterations an epoch: 1,281,167 // 4096 = 312, // 256 = 5004, // 2560 = 500,
-# // 1536 = 834, // 8704 = 147, // 512 = 2502, // 1024 = 1251, // 4080 = 314.
-STEPS = {4096: 312, 256: 5004, 2560: 500, 1536: 834, 8704: 147, 512: 2502, 1024: 1251, 4080: 314}
+# // 1536 = 834, // 192 = 6672, // 8704 = 147, // 512 = 2502, // 1024 = 1251, // 4080 = 314. DeeperCluster's
+# 3072 is for other images: // 3072 = 417.
+STEPS = {
+    **{4096: 312, 3072: 417, 256: 5004, 2560: 500, 1536: 834, 192: 6672},
+    **{8704: 147, 512: 2502, 1024: 1251, 4080: 314},
+}
 
 
 def typed(*overrides: str) -> PretrainConfig:
@@ -97,11 +101,21 @@ def first_rates(config: PretrainConfig) -> list[float]:
     return [schedule(step) for step in range(15 * lengths.steps_per_epoch)]
 
 
-@pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith(("deepcluster", "sela"))])
+@pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith(("deepcluster_v2", "sela"))])
 def test_offline_recipes_have_three_heads_in_full_precision(name: str) -> None:
     config = recipe(name)
     assert config.head.fields.num_prototypes == [3000, 3000, 3000]
     assert config.precision == "fp32"
+
+
+def test_deepercluster_numbers() -> None:
+    config = recipe("deepercluster/vgg16_100ep")
+    head, assigner = config.head.fields, config.assigner.fields
+    assert (head.rotations, head.super_clusters * head.sub_clusters) == (4, 320_000)
+    assert (assigner.super_clusters, assigner.whitening_dim, assigner.iterations) == (4, 4096, 10)
+    assert config.method.fields.every_epochs == 3 and config.backbone.fields.sobel
+    assert config.optimizer.fields.weight_decay == 1e-5 and config.optimizer.fields.momentum == 0.9
+    assert set(first_rates(config)) == {0.1}
 
 
 @pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith("simclr")])
@@ -188,6 +202,42 @@ def test_dino_numbers(
     rates = first_rates(config)
     assert rates[0] == 0.0
     assert max(rates) == pytest.approx(peak)
+
+
+@pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith("deepcluster/")])
+def test_deepcluster_recipes(name: str) -> None:
+    """The official main.sh: constant rate, weight decay 10^-5, no momentum for the classifier."""
+    config = recipe(name)
+    assert set(first_rates(config)) == {0.05}
+    assert config.optimizer.fields.momentum == 0.9
+    assert config.optimizer.fields.weight_decay == 1e-5
+    assert config.optimizer.fields.without_momentum == ("head.classifier",)
+    assert config.backbone.fields.sobel and config.normalization.std == (0.229, 0.224, 0.225)
+    assert [(c.count, c.size, c.scale) for c in config.transform.fields.crops] == [
+        (1, 224, (0.08, 1.0))
+    ]
+    assert [o.name for o in config.transform.fields.operations] == ["horizontal_flip"]
+    assert config.eval_transform.fields.resize == 256
+    assert config.assigner is not None and config.assigner.fields.whitening_dim == 256
+    if config.assigner.name == "kmeans":
+        assert (config.head.fields.outputs, config.assigner.fields.iterations) == (10000, 20)
+
+
+def test_rotnet_recipes() -> None:
+    alexnet, resnet = recipe("rotnet/alexnet_50ep"), recipe("rotnet/r50_105ep")
+    for config, milestones in ((alexnet, {0: 1e-2, 15: 1e-3, 30: 1e-4, 45: 1e-5}), (resnet, None)):
+        lengths = derive_lengths(config, IMAGENET)
+        schedule = config.scheduler.build(
+            total_steps=lengths.total_steps,
+            steps_per_epoch=lengths.steps_per_epoch,
+            batch_size=config.batch_size,
+        )
+        rates = [schedule(epoch * lengths.steps_per_epoch) for epoch in range(int(config.epochs))]
+        changes = {e: r for e, r in enumerate(rates) if e == 0 or r != rates[e - 1]}
+        expected = milestones or {0: 0.1, 30: 1e-2, 60: 1e-3, 90: 1e-4, 100: 1e-5}
+        assert changes == pytest.approx(expected)
+    assert (alexnet.method.fields.turns_per_image, resnet.method.fields.turns_per_image) == (4, 1)
+    assert (alexnet.head.fields.outputs, resnet.head.fields.outputs) == (4, 4)
 
 
 CHOICES = [

@@ -83,12 +83,16 @@ def test_what_changes_in_place_after_the_copy_does_not_reach_the_file(tmp_path: 
 def test_only_the_optimizer_changes_what_is_copied_beside_a_step(
     method: str, tmp_path: Path
 ) -> None:
-    """Over two epochs, with their codes made anew: from the end of a step to the next update."""
+    """Over two epochs, with their codes made anew: from the end of a step to the next update.
+
+    What the optimizer forgets of parameters that start again is gone from it, and unchanged.
+    """
     extra = ["method.queue_samples=24", "method.queue_start_epoch=0"] if method == "swav" else []
     trainer = tiny_trainer(tmp_path, f"method={method}", "hooks={}", *extra, "max_steps=8")
     later = checkpoint.changed_by_step(trainer.method)
     before: list[dict[str, Tensor]] = []
     changed: list[list[str]] = []
+    gone: list[set[str]] = []
 
     def late() -> dict[str, Tensor]:
         files = contents_of(trainer, trainer.step)
@@ -99,11 +103,19 @@ def test_only_the_optimizer_changes_what_is_copied_beside_a_step(
             before.append(deepcopy(late()))
 
     trainer.hooks.append(AtTheEnd(None))
-    trainer.optimizer.register_step_pre_hook(
-        lambda *_: changed.append(different(before[-1], late())) if before else None
-    )
+
+    def compare(*_: object) -> None:
+        if before:
+            now = late()
+            gone.append(set(before[-1]) - set(now))
+            changed.append(different({name: before[-1][name] for name in now}, now))
+
+    trainer.optimizer.register_step_pre_hook(compare)
     trainer.fit()
     assert changed == [[]] * 7
+    # Only at the start of the second epoch, behind the fourth step, and only of what starts again.
+    renewed = bool(list(trainer.method.renewed()))
+    assert [bool(names) for names in gone] == [False] * 3 + [renewed] + [False] * 3
     assert different(before[-2], before[-1])
 
 

@@ -19,7 +19,7 @@ from unlabeled.engine import checkpoint
 from unlabeled.engine.run_directory import RunDirectory
 from unlabeled.errors import ConfigError
 
-OFFLINE = ("deepcluster_v2", "sela_v2")
+OFFLINE = ("deepcluster_v2", "sela_v2", "deepcluster", "deepercluster")
 
 
 @pytest.mark.parametrize("method", OFFLINE)

@@ -56,3 +56,13 @@ def test_a_run_that_failed_is_worse_than_any_number() -> None:
     assert order(found, a="fails", b=1.0).startswith("linear: 1 of 1 pairs")
     assert order(found, a=2.0, b=1.0).startswith("linear: 0 of 1 pairs")
     assert order({**found, "a": "not finished"}, a=2.0, b=1.0).startswith("linear: 0 of 0 pairs")
+
+
+def test_a_result_may_stand_beside_another_measure() -> None:
+    rows = {label: StudyRow(published={"edges": value}) for label, value in (("a", 3), ("b", 1))}
+    measured = Study(
+        name="n", title="t", source="s", scales={"tiny": []}, rows=rows, beside={"edges": "linear"}
+    )
+    table = study_table(measured, "tiny", {"a": results(2.0), "b": results(1.0)})
+    assert "linear: 1 of 1 pairs" in table
+    assert "edges (published)" in table

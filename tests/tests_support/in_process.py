@@ -20,8 +20,9 @@ from unlabeled.engine.build import build_trainer
 from unlabeled.engine.interruption import Interruption
 from unlabeled.engine.run_directory import RunDirectory
 from unlabeled.engine.trainer import Trainer
+from unlabeled.registry import names
 
-METHODS = ("swav", "deepcluster_v2", "sela_v2", "simclr", "supervised", "moco_v2", "byol", "dino")
+METHODS = tuple(names("method"))
 
 
 @cache

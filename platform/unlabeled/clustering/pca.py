@@ -68,9 +68,9 @@ def fit_pca(features: Tensor, dim: int, *, eigen_power: float = -0.5) -> PCA:
 
 @torch.no_grad()
 def whitened(features: Tensor, dim: int) -> Tensor:
-    """The features [n, D] of this rank, whitened, of unit length: [n, min(dim, D)] float32.
+    """The features [n, D] of this rank, whitened and scaled to unit length.
 
-    DDP: see `fit_pca`. A row at the mean stays zero.
+    Shapes: [n, min(dim, D)] float32. DDP: see `fit_pca`. A row at the mean stays zero.
     """
     with torch.autocast(device_type=features.device.type, enabled=False):
         found = fit_pca(features, min(dim, features.shape[1]))

@@ -37,6 +37,9 @@ class Study:
     scales: dict[str, list[str]]
     """What all runs share, by the name of the scale."""
     rows: dict[str, StudyRow]
+    beside: dict[str, str] = field(default_factory=dict)
+    """Which of our results has the order that a published one has, where the two are not the same
+    measure: published name -> our name."""
 
     def problems(self) -> Problems:
         """Scales of rows are scales of the study."""

@@ -27,7 +27,11 @@ def study_table(study: Study, scale: str, found: Found) -> str:
     published = list(dict.fromkeys(name for row in study.rows.values() for name in row.published))
     rows = [_row(study, label, found[label], columns, published) for label in study.rows]
     lines = [f"{study.title} (scale {scale})", "", format_table(rows), ""]
-    lines += [_order(study, found, name) for name in published if name in columns]
+    lines += [
+        _order(study, found, name, study.beside.get(name, name))
+        for name in published
+        if study.beside.get(name, name) in columns
+    ]
     return "\n".join([*lines, f"published: {study.source}"])
 
 
@@ -56,17 +60,17 @@ def _spelled(seeds: Sequence[Mapping[str, float]], column: str) -> str | None:
     return f"{mean} +- {statistics.stdev(values):.2f}" if len(values) > 1 else mean
 
 
-def _order(study: Study, found: Found, name: str) -> str:
+def _order(study: Study, found: Found, name: str, own: str) -> str:
     """Pairs of rows that the paper tells apart, and how many of them we find the same way round."""
     same = total = 0
     for one, other in combinations(study.rows, 2):
         theirs = [_worth(study.rows[label].published.get(name)) for label in (one, other)]
-        ours = [_mean(found[label], name) for label in (one, other)]
+        ours = [_mean(found[label], own) for label in (one, other)]
         if None in theirs or None in ours or theirs[0] == theirs[1]:
             continue
         total += 1
         same += (ours[0] > ours[1]) == (theirs[0] > theirs[1])  # type: ignore[operator]
-    return f"{name}: {same} of {total} pairs of rows stand in the paper's order"
+    return f"{own}: {same} of {total} pairs of rows stand in the paper's order"
 
 
 def _worth(published: float | str | None) -> float | None:

@@ -81,7 +81,11 @@ def test_nothing_outside_of_the_roots_is_opened_whatever_the_index_says(tmp_path
             strict.member(Container(path, Kind.SHARD, 0, 0), Entry(0, b"0.png", 512, 10, 0))
     allowed = Opener(root, Roots([root, out], anywhere=False))
     assert file(root, b"link.png", allowed) == out + b"/secret.png"
-    assert file(root, b"folder/secret.png", Opener(root, Roots([], anywhere=True)))
+    anywhere = Opener(root, Roots([], anywhere=True))
+    assert file(root, b"folder/secret.png", anywhere)
+    for name in (b"../out/secret.png", b"/etc/passwd", b"x/../a.png", b".."):
+        with pytest.raises(BrokenImage, match="leads out of its folder"):
+            file(root, name, anywhere)  # leave to go anywhere is leave for folders, not for names
 
 
 def test_a_link_inside_an_index_that_leads_out_is_not_followed(tmp_path: Path) -> None:
@@ -150,6 +154,10 @@ def test_a_container_that_is_a_link_out_is_found_before_anything_is_opened(
         assert container_problem(container, base, strict) == str(tmp_path / "out")
         for roots in (Roots([os.fsencode(tmp_path)], anywhere=False), Roots([], anywhere=True)):
             assert container_problem(container, base, roots) is None
+        # Of a folder above a root, what lies below the root may be opened; of a shard nothing.
+        below = Roots([os.fsencode(tmp_path / "out" / "deep")], anywhere=False)
+        found = container_problem(container, base, below)
+        assert (found is None) == (kind == Kind.FOLDER)
 
 
 def test_a_shard_that_was_cut_loses_only_what_is_missing(
@@ -230,3 +238,61 @@ def test_many_threads_read_more_shards_than_stay_open(
         thread.join()
     assert not wrong
     assert len(os.listdir("/proc/self/fd")) <= before + 2
+
+
+def test_the_shards_that_stay_open_are_those_read_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is open can still be read when its name is gone."""
+    monkeypatch.setattr(opening, "OPEN_SHARDS", 2)
+    for number in range(3):
+        put_shard(tmp_path / "in" / f"{number}.tar", [("0.png", png(number))])
+    built(tmp_path / "idx", tmp_path / "in")
+    index = Index(tmp_path / "idx")
+    shared = opener(index)
+    for place in (0, 1, 0, 2):
+        assert read(shared, index, place) == png(place)
+    for number in range(3):
+        (tmp_path / "in" / f"{number}.tar").unlink()
+    assert read(shared, index, 0) == png(0) and read(shared, index, 2) == png(2)
+    assert reason(shared, index, 1) == "no such file or directory"
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_as_much_is_taken_into_memory_as_may_be_and_no_more(
+    tmp_path: Path, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_images(tmp_path / "in", "a.png")
+    (tmp_path / "in" / "empty.png").touch()
+    put_shard(tmp_path / "s.tar", [("a.png", png(0))])
+    built(tmp_path / "idx", tmp_path / ("s.tar" if packed else "in"))
+    index = Index(tmp_path / "idx")
+
+    def content(place: int) -> bytes:
+        entry = index.entry(place)
+        return opener(index).content(index.container(entry.container), entry)
+
+    monkeypatch.setattr(opening, "MAX_MEMBER_BYTES", len(png(0)))
+    assert content(0) == png(0)
+    if not packed:
+        with pytest.raises(BrokenImage, match="it has 0 bytes"):
+            content(1)
+    monkeypatch.setattr(opening, "MAX_MEMBER_BYTES", len(png(0)) - 1)
+    with pytest.raises(BrokenImage, match=f"{len(png(0))} bytes"):
+        content(0)
+
+
+def test_a_few_changed_shards_are_named_and_the_check_is_for_the_others(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    for number in range(7):
+        put_shard(tmp_path / "in" / f"{number}.tar", [("0.png", png(number))])
+    built(tmp_path / "idx", tmp_path / "in")
+    index = Index(tmp_path / "idx")
+    for number in range(7):
+        os.utime(tmp_path / "in" / f"{number}.tar", ns=(0, 0))
+    shared = opener(index)
+    with caplog.at_level(logging.WARNING):
+        assert [read(shared, index, place) for place in range(7)] == [png(n) for n in range(7)]
+    named = [message.split(" ")[0] for message in caplog.messages]
+    assert named == [f"in/{number}.tar" for number in range(5)]

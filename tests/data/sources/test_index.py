@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import io
 import pickle
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests_support.loading import contents, steps_of
 from tests_support.shards import built, png, put_images, put_shard
@@ -139,3 +141,41 @@ def test_the_loader_gives_the_same_batches_with_any_crew(shards: Path, tmp_path:
     alone = contents(steps, range(4))
     assert contents(steps, range(4), 2, "threads") == alone
     assert contents(steps, range(4), 2, "processes") == alone
+
+
+def test_large_photographs_are_decoded_smaller_where_training_asks_in_files_and_in_shards(
+    tmp_path: Path,
+) -> None:
+    buffer = io.BytesIO()
+    Image.new("RGB", (1200, 1100), (9, 9, 9)).save(buffer, "JPEG")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(buffer.getvalue())
+    put_shard(tmp_path / "in" / "s.tar", [("b.jpg", buffer.getvalue())])
+    built(tmp_path / "idx", tmp_path / "in")
+    source = opened(tmp_path / "idx")
+    assert [source.image(index).shape[:2] for index in (0, 1)] == [(1100, 1200)] * 2
+    source.decode_at_least = 200
+    for each in (source, pickle.loads(pickle.dumps(source))):
+        assert [each.image(index).shape[:2] for index in (0, 1)] == [(275, 300)] * 2
+
+
+def test_one_folder_within_the_roots_is_enough_to_begin(tmp_path: Path) -> None:
+    put_shard(tmp_path / "a" / "0.tar", [("0.png", png(1))])
+    put_shard(tmp_path / "home" / "1.tar", [("0.png", png(2))])
+    built(tmp_path / "home" / "idx", tmp_path / "a" / "0.tar", tmp_path / "home" / "1.tar")
+    source = opened(tmp_path / "home" / "idx")
+    with pytest.raises(BrokenImage, match="outside of the allowed folders"):
+        source.image(0)
+    assert source.image(1)[0, 0, 0] == 2
+
+
+def test_the_fingerprint_knows_what_classes_are_called(tmp_path: Path) -> None:
+    found = set()
+    for names in (("cat", "dog"), ("cat", "fox")):
+        members = []
+        for number, name in enumerate(names):
+            members += [(f"{number}.png", png(number)), (f"{number}.cls", name.encode())]
+        put_shard(tmp_path / names[1] / "s.tar", members)
+        built(tmp_path / names[1] / "idx", tmp_path / names[1] / "s.tar")
+        found.add(opened(tmp_path / names[1] / "idx").fingerprint())
+    assert len(found) == 2
