@@ -16,7 +16,10 @@ from tests_support.same_run import assert_same_run, losses
 from unlabeled.engine.pretrain import pretrain
 
 METHODS = ["swav", "deepcluster_v2", "sela_v2", "simclr", "supervised", "moco_v2", "byol"]
-EXTRA = {"swav": ["method.queue_samples=24", "method.queue_start_epoch=1"]}
+EXTRA = {
+    "swav": ["method.queue_samples=24", "method.queue_start_epoch=1"],
+    "moco_v2": ["method.queue_samples=36", "method.batch_norm_groups=3"],
+}
 STEPS = 12
 
 
