@@ -33,7 +33,6 @@ from unlabeled.errors import ConfigError, DivergenceError, EnvironmentProblem
 from unlabeled.evaluation.subject import backbone_state
 from unlabeled.methods.base import Method
 from unlabeled.models.backbone_files import load_backbone_state
-from unlabeled.registry import names
 
 SAME = 1e-5
 """Of a loss: gradients are summed in another order."""
@@ -114,7 +113,6 @@ def test_twenty_steps_are_those_of_data_parallel_training(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_every_method_trains_in_shards(tmp_path: Path) -> None:
-    assert set(METHODS) == set(names("method"))
     cases = [(*SHORT, ALONE, f"method={method}", "max_steps=3") for method in METHODS]
     for data_parallel, sharded in run_ranks(_trains, 2, str(tmp_path), cases)[0]:
         assert_same(data_parallel, sharded, 3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import nn
@@ -56,5 +57,12 @@ def check_assigner(assigner: object, wanted: type, *, example: str) -> None:
 
 
 def freeze_steps(steps: int | None, facts: DataFacts) -> int:
-    """Steps with frozen prototypes: as given, or one epoch."""
-    return facts.steps_per_epoch if steps is None else steps
+    """Steps with frozen prototypes: as given, or one epoch; in a single pass its first hundredth.
+
+    An epoch is the first hundredth of the papers' shortest runs too.
+    """
+    if steps is not None:
+        return steps
+    if facts.total_steps is not None and facts.total_steps <= facts.steps_per_epoch:
+        return math.ceil(facts.total_steps / 100)
+    return facts.steps_per_epoch

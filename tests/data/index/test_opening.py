@@ -11,7 +11,7 @@ from tests_support.shards import built, png, put_images, put_shard
 from unlabeled.data.decode import BrokenImage
 from unlabeled.data.index import opening
 from unlabeled.data.index.layout import Kind
-from unlabeled.data.index.opening import Opener, Roots
+from unlabeled.data.index.opening import Opener, Roots, container_problem
 from unlabeled.data.index.reader import Container, Entry, Index
 
 
@@ -82,6 +82,74 @@ def test_nothing_outside_of_the_roots_is_opened_whatever_the_index_says(tmp_path
     allowed = Opener(root, Roots([root, out], anywhere=False))
     assert file(root, b"link.png", allowed) == out + b"/secret.png"
     assert file(root, b"folder/secret.png", Opener(root, Roots([], anywhere=True)))
+
+
+def test_a_link_inside_an_index_that_leads_out_is_not_followed(tmp_path: Path) -> None:
+    """A build keeps links as they are named; reading asks where they lead, then and there."""
+    put_images(tmp_path / "out" / "folder", "secret.png")
+    put_shard(tmp_path / "out" / "s.tar", [("0.png", png(3))])
+    put_images(tmp_path / "home" / "in", "a.png")
+    inside = tmp_path / "home" / "in"
+    (inside / "file.png").symlink_to(tmp_path / "out" / "folder" / "secret.png")
+    (inside / "folder").symlink_to(tmp_path / "out" / "folder")
+    (inside / "s.tar").symlink_to(tmp_path / "out" / "s.tar")
+    (inside / "beside.png").symlink_to("a.png")
+    built(tmp_path / "home" / "idx", inside)
+    index = Index(tmp_path / "home" / "idx")
+    strict = opener(index)
+    found = {}
+    for place in range(len(index)):
+        try:
+            found[index.entry(place).name] = read(strict, index, place)
+        except BrokenImage as error:
+            assert "outside of the allowed folders" in str(error)
+    assert found == {b"a.png": png(0), b"beside.png": png(0)} and len(index) == 5
+    allowed = opener(index, tmp_path / "out")
+    assert [read(allowed, index, place) for place in range(5)].count(png(3)) == 1
+
+
+def test_a_root_may_be_named_by_a_link(tmp_path: Path) -> None:
+    """As /data often is one: what lies below the folder that it leads to may be opened."""
+    put_images(tmp_path / "disk", "a.png")
+    put_shard(tmp_path / "disk" / "s.tar", [("0.png", png(3))])
+    (tmp_path / "data").symlink_to(tmp_path / "disk")
+    built(tmp_path / "home" / "idx", tmp_path / "data")
+    index = Index(tmp_path / "home" / "idx")
+    for root in (tmp_path / "data", tmp_path / "disk"):
+        allowed = opener(index, root)
+        assert [read(allowed, index, place) for place in (0, 1)] == [png(0), png(3)]
+        roots = Roots([os.fsencode(root)], anywhere=False)
+        for number in range(index.header.containers):
+            assert container_problem(index.container(number), index.base, roots) is None
+
+
+def test_an_index_may_be_named_by_a_link(tmp_path: Path) -> None:
+    """Its images are those beside the index itself, not those beside the link."""
+    put_images(tmp_path / "disk" / "in", "a.png")
+    put_images(tmp_path / "in", "other.png", "a.png")
+    built(tmp_path / "disk" / "idx", tmp_path / "disk" / "in")
+    (tmp_path / "link").symlink_to(tmp_path / "disk" / "idx")
+    index = Index(tmp_path / "link")
+    assert read(opener(index), index, 0) == png(0)
+    (tmp_path / "home").symlink_to(tmp_path / "disk")
+    built(tmp_path / "home" / "again", tmp_path / "disk" / "in")
+    assert not os.path.isabs(Index(tmp_path / "disk" / "again").container(0).path)
+
+
+@pytest.mark.parametrize("kind", Kind)
+def test_a_container_that_is_a_link_out_is_found_before_anything_is_opened(
+    tmp_path: Path, kind: Kind
+) -> None:
+    put_images(tmp_path / "out", "secret.png")
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "link").symlink_to(tmp_path / "out")
+    base = os.fsencode(tmp_path / "root")
+    for name in (b"link", base + b"/link", b"../out", b"link/../out"):
+        container = Container(name, kind, 0, 0)
+        strict = Roots([base], anywhere=False)
+        assert container_problem(container, base, strict) == str(tmp_path / "out")
+        for roots in (Roots([os.fsencode(tmp_path)], anywhere=False), Roots([], anywhere=True)):
+            assert container_problem(container, base, roots) is None
 
 
 def test_a_shard_that_was_cut_loses_only_what_is_missing(
