@@ -36,7 +36,7 @@ ROOMS = [
     {"optim"},
     {"meters"},
     {"engine"},
-    {"evaluation", "transfer"},
+    {"evaluation", "transfer", "planning"},
     {"hooks"},
     {"launch"},
     {"cli", "__main__"},

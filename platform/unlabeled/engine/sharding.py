@@ -56,8 +56,8 @@ def _sharded(
         method.load_state_dict({name: full}, strict=False, assign=True)
     parallel = ShardedParallel(
         method,
-        units=_units(method),
-        whole=_whole(method),
+        units=units(method),
+        whole=whole_parameters(method),
         device=device,
         dtype=TYPES[config.precision],
     )
@@ -101,13 +101,13 @@ def _below(method: Method) -> set[nn.Parameter]:
     return {p for name in method.whole for p in method.get_submodule(name).parameters()}
 
 
-def _whole(method: Method) -> set[nn.Parameter]:
+def whole_parameters(method: Method) -> set[nn.Parameter]:
     """What stays on every rank: those, biases, and normalisation layers."""
     return _below(method) | {p for p in method.parameters() if p.ndim < 2}
 
 
-def _units(method: Method) -> list[nn.Module]:
+def units(method: Method) -> list[nn.Module]:
     """What is gathered at once: the stages of the backbone, its other layers, the head's parts."""
-    whole = _whole(method)
+    whole = whole_parameters(method)
     parts = [*stages(method.backbone), method.backbone, *method.head.children()]
     return [part for part in parts if set(part.parameters()) - whole]
