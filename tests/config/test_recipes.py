@@ -20,8 +20,8 @@ FOLDER = config_dir() / "experiment"
 RECIPES = sorted(p.relative_to(FOLDER).with_suffix("").as_posix() for p in FOLDER.rglob("*.yaml"))
 IMAGENET = 1_281_167
 # Official drop-last iterations an epoch: 1,281,167 // 4096 = 312, // 256 = 5004, // 2560 = 500,
-# // 1536 = 834, // 192 = 6672, // 8704 = 147, // 512 = 2502, // 1024 = 1251, // 4080 = 314. DeeperCluster's
-# 3072 is for other images: // 3072 = 417.
+# // 1536 = 834, // 192 = 6672, // 8704 = 147, // 512 = 2502, // 1024 = 1251, // 4080 = 314.
+# DeeperCluster's 3072 is for other images: // 3072 = 417.
 STEPS = {
     **{4096: 312, 3072: 417, 256: 5004, 2560: 500, 1536: 834, 192: 6672},
     **{8704: 147, 512: 2502, 1024: 1251, 4080: 314},

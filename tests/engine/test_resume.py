@@ -27,6 +27,7 @@ KILLED = [
 ]
 EXTRA = {
     "swav": ["method.queue_samples=24", "method.queue_start_epoch=1"],
+    "moco_v2": ["method.queue_samples=36", "method.batch_norm_groups=3"],
     "dino": ["assigner.warmup_epochs=3", "assigner.temperature=0.07", "final_weight_decay=0.4"],
 }
 STEPS = 12
