@@ -32,6 +32,7 @@ def build(
     loss: nn.Module | None = None,
     head: nn.Module | None = None,
     views: tuple[ViewSpec, ...] = (GLOBAL, GLOBAL, LOCAL),
+    total_steps: int | None = None,
     **fields: Any,
 ) -> DINO:
     torch.manual_seed(0)
@@ -50,6 +51,7 @@ def build(
             micro_batch_size=4,
             steps_per_epoch=2,
             seed=0,
+            total_steps=total_steps,
         ),
     )
 
@@ -148,7 +150,7 @@ def test_the_last_layer_is_frozen_for_its_epochs() -> None:
     assert all(
         not torch.equal(a["head.mlp.0.weight"], b["head.mlp.0.weight"]) for a, b in pairwise(states)
     )
-    assert method.derived_numbers() == {"last_layer_frozen": "2 epochs x 2 steps = 4"}
+    assert method.derived_numbers()["last_layer_frozen"] == "2 epochs x 2 steps = 4"
 
 
 def test_the_momentum_teacher_is_the_average_along_the_cosine() -> None:
@@ -160,6 +162,26 @@ def test_the_momentum_teacher_is_the_average_along_the_cosine() -> None:
         for momentum, state in zip(momenta, states[1:], strict=True):
             expected = momentum * expected + (1 - momentum) * state[name].double()
         torch.testing.assert_close(teacher.double(), expected, rtol=1e-5, atol=1e-6, msg=name)
+
+
+@pytest.mark.parametrize(
+    ("steps", "given", "expected"),
+    [
+        (None, None, 0.996),
+        (125_000, None, 0.996),
+        (2500, None, 0.996),
+        (930, None, 1 - 10 / 930),
+        (20, None, 0.5),
+        (6, None, 0.0),
+        (20, 0.9, 0.9),
+    ],
+)
+def test_in_a_short_run_the_teacher_averages_over_a_tenth_of_it(
+    steps: int | None, given: float | None, expected: float
+) -> None:
+    method = build(momentum=given, total_steps=steps)
+    assert method.momentum == pytest.approx(expected, rel=1e-12)
+    assert f"{expected:.4g}, to 1" in method.derived_numbers()["teacher_momentum"]
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,11 @@ from unlabeled.models.heads.dino import DINOHead
 from unlabeled.models.heads.mlp import mlp
 from unlabeled.registry import register
 
+OFFICIAL_MOMENTUM = 0.996
+"""Of the official recipes, which take 10^5 steps; a teacher of the last 250 of them."""
+FEW_STEPS = 2500
+"""Where 1 - 10 / steps is that momentum."""
+
 
 @register("method", "dino")
 class DINO(Method):
@@ -50,8 +55,9 @@ class DINO(Method):
         teacher: Literal["momentum", "last_epoch", "last_iteration", "student"] = "momentum"
         """Which student the teacher is: an average of all, that at the end of the last epoch, that
         before the last update, or the present one."""
-        momentum: float = 0.996
-        """Share of itself that the teacher keeps at the first step (0.9995 suits batch 256)."""
+        momentum: float | None = None
+        """Share of itself that the teacher keeps at the first step; null: DINO's 0.996, in runs of
+        less than 2500 steps 1 - 10 / steps, so that it averages over a tenth of the run."""
         final_momentum: float = 1.0
         """The same at the end; half a cosine lies between."""
         freeze_last_layer_epochs: int = 1
@@ -62,8 +68,9 @@ class DINO(Method):
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
             for name in ("momentum", "final_momentum"):
-                if not 0 <= getattr(self, name) <= 1:
-                    yield name, f"must lie between 0 and 1, got {getattr(self, name)}"
+                value = getattr(self, name)
+                if value is not None and not 0 <= value <= 1:
+                    yield name, f"must lie between 0 and 1, got {value}"
             if self.freeze_last_layer_epochs < 0:
                 yield (
                     "freeze_last_layer_epochs",
@@ -99,6 +106,7 @@ class DINO(Method):
         assert isinstance(head, DINOHead)
         self.backbone, self.head, self.loss, self.assigner = backbone, head, loss, assigner
         self.teacher = Teacher(backbone, head)
+        self.momentum, self._momentum_arithmetic = _first_momentum(config.momentum, facts)
         self.assigner.begin(head.num_outputs)
         self.predictor: nn.Module | None = None
         if config.predictor_hidden_dim is not None:
@@ -112,9 +120,14 @@ class DINO(Method):
             )
 
     def derived_numbers(self) -> dict[str, str]:
-        """The length of the freeze."""
+        """The length of the freeze, and the teacher's momentum."""
         epochs, steps = self.config.freeze_last_layer_epochs, self.facts.steps_per_epoch
-        return {"last_layer_frozen": f"{epochs} epochs x {steps} steps = {epochs * steps}"}
+        numbers = {"last_layer_frozen": f"{epochs} epochs x {steps} steps = {epochs * steps}"}
+        if self.config.teacher == "momentum":
+            numbers["teacher_momentum"] = (
+                f"{self._momentum_arithmetic}, to {self.config.final_momentum:g}"
+            )
+        return numbers
 
     def start_epoch(self, progress: Progress, passes: Passes) -> dict[str, float]:
         """The student of the last epoch becomes the teacher, where that is the rule."""
@@ -150,10 +163,21 @@ class DINO(Method):
         """Move the teacher and what the assigner keeps."""
         self.assigner.after_step()
         if self.config.teacher == "momentum":
-            momentum = cosine_momentum(progress, self.config.momentum, self.config.final_momentum)
+            momentum = cosine_momentum(progress, self.momentum, self.config.final_momentum)
             self.teacher.update(self.backbone, self.head, momentum)
         elif self.config.teacher == "student":
             self.teacher.update(self.backbone, self.head, 0.0)
+
+
+def _first_momentum(given: float | None, facts: DataFacts) -> tuple[float, str]:
+    """The momentum at the first step, and how it came about."""
+    if given is not None:
+        return given, f"{given:g}"
+    steps = facts.total_steps
+    if steps is None or steps >= FEW_STEPS:
+        return OFFICIAL_MOMENTUM, f"{OFFICIAL_MOMENTUM:g}"
+    short = max(0.0, 1 - 10 / steps)
+    return short, f"1 - 10 / {steps} steps = {short:.4g}"
 
 
 def _check_parts(head: nn.Module, loss: nn.Module, assigner: object) -> None:
