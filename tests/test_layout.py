@@ -36,7 +36,7 @@ ROOMS = [
     {"optim"},
     {"meters"},
     {"engine"},
-    {"evaluation", "transfer"},
+    {"evaluation", "transfer", "planning"},
     {"hooks"},
     {"launch", "studies"},
     {"cli", "__main__"},

@@ -34,6 +34,12 @@ COMMANDS: dict[str, Command] = {
         "train a network on images without labels; alone: a small offline example on the CPU",
         needs_torch=True,
     ),
+    "plan": Command(
+        "unlabeled.cli.plan",
+        "[experiment=... launch.nodes=... key=value ...] | published",
+        "memory, computation, traffic, disk and days of a run, without a GPU and before it starts",
+        needs_torch=True,
+    ),
     "evaluate": Command(
         "unlabeled.cli.evaluate",
         "benchmark=... weights=... [key=value ...]",

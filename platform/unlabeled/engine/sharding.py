@@ -52,14 +52,14 @@ def _sharded(
     method, rows = _in_pieces(build_method)
     if config.activation_checkpointing == "stage":
         checkpoint_activations(stages(method.backbone))
-    kept = _whole(method)
+    kept = whole_parameters(method)
     for name in [name for name in rows if method.get_parameter(name) in kept]:
         full = gathered(rows.pop(name), method.get_parameter(name).shape)
         method.load_state_dict({name: full}, strict=False, assign=True)
     parallel = ShardedParallel(
         method,
-        units=_units(method),
-        whole=_whole(method),
+        units=units(method),
+        whole=whole_parameters(method),
         device=device,
         dtype=TYPES[config.precision],
     )
@@ -103,16 +103,16 @@ def _below(method: Method) -> set[nn.Parameter]:
     return {p for name in method.whole for p in method.get_submodule(name).parameters()}
 
 
-def _whole(method: Method) -> set[nn.Parameter]:
+def whole_parameters(method: Method) -> set[nn.Parameter]:
     """What stays on every rank: those, biases, normalisation layers, and what is in no part."""
     in_parts = {p for part in _parts(method) for p in part.parameters()}
     others = {p for p in method.parameters() if p.ndim < 2 or p not in in_parts}
     return _below(method) | others
 
 
-def _units(method: Method) -> list[nn.Module]:
+def units(method: Method) -> list[nn.Module]:
     """What is gathered at once: the parts that have something to gather."""
-    whole = _whole(method)
+    whole = whole_parameters(method)
     return [part for part in _parts(method) if set(part.parameters()) - whole]
 
 

@@ -56,6 +56,8 @@ class Answer(BaseHTTPRequestHandler):
             asked = None
         if fault == "shift":
             first += 1
+        if fault == "more":
+            last += 100
         part = content if asked is None else content[first : last + 1]
         self.send_response(200 if asked is None else 206)
         if asked is not None:
@@ -127,6 +129,15 @@ def test_a_range_that_fails_for_a_while_is_asked_for_again(
 ) -> None:
     server.faults = list(faults)
     assert ranges(tmp_path, stall_seconds=0.3).read_range(server.url, 5, 500) == DATA[5:505]
+    assert not server.faults
+
+
+def test_what_a_server_sends_beyond_the_range_is_not_taken(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "CHUNK_BYTES", 70)
+    server.faults = ["more"] * 3
+    assert ranges(tmp_path, attempts=1).read_range(server.url, 5, 200) == DATA[5:205]
     assert not server.faults
 
 

@@ -41,7 +41,7 @@ class Shards(Source):
     whatever their number, and a run that was killed goes on where it was, with another number of
     ranks too. They hold as long as the shards and their list stay as they are.
     What is not counted has to be walked: every process reads the headers of all shards up to where
-    it is, also when a run is continued (10^6 images take seconds; for a long run an index is
+    it is, also when a run is continued (10^6 images take ten seconds; for a long run an index is
     cheaper), and remote shards are copied into the cache for it. There are no labels and no test
     split. What cannot be used has its place in the stream as a broken image: it is named, counted
     and replaced by one from nearby. DataError: there are no shards, or a pass over them has no
