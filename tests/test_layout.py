@@ -36,9 +36,9 @@ ROOMS = [
     {"optim"},
     {"meters"},
     {"engine"},
-    {"evaluation", "transfer"},
+    {"evaluation", "transfer", "planning"},
     {"hooks"},
-    {"launch"},
+    {"launch", "studies"},
     {"cli", "__main__"},
 ]
 # Contracts of a later room that an earlier one works with: the types that travel, and what the

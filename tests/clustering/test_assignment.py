@@ -17,7 +17,7 @@ def rows(count: int, dim: int, seed: int) -> Tensor:
 
 
 @pytest.mark.parametrize("backend", ["torch", "faiss", "auto"])
-@pytest.mark.parametrize("entries", [2**21, 7 * 9])  # of one chunk, and of seven rows a chunk
+@pytest.mark.parametrize("entries", [2**22, 7 * 9])  # of one chunk, and of seven rows a chunk
 def test_nearest_is_that_of_all_distances(
     backend: Backend, entries: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

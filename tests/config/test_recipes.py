@@ -14,13 +14,18 @@ from unlabeled.config.compose import compose_config
 from unlabeled.config.derived import derive_lengths
 from unlabeled.config.location import config_dir
 from unlabeled.config.schema import PretrainConfig
+from unlabeled.registry import names
 
 FOLDER = config_dir() / "experiment"
 RECIPES = sorted(p.relative_to(FOLDER).with_suffix("").as_posix() for p in FOLDER.rglob("*.yaml"))
 IMAGENET = 1_281_167
 # Official drop-last iterations an epoch: 1,281,167 // 4096 = 312, // 256 = 5004, // 2560 = 500,
-# // 1536 = 834, // 192 = 6672.
-STEPS = {4096: 312, 256: 5004, 2560: 500, 1536: 834, 192: 6672}
+# // 1536 = 834, // 192 = 6672, // 8704 = 147, // 512 = 2502, // 1024 = 1251, // 4080 = 314.
+# DeeperCluster's 3072 is for other images: // 3072 = 417.
+STEPS = {
+    **{4096: 312, 3072: 417, 256: 5004, 2560: 500, 1536: 834, 192: 6672},
+    **{8704: 147, 512: 2502, 1024: 1251, 4080: 314},
+}
 
 
 def typed(*overrides: str) -> PretrainConfig:
@@ -33,10 +38,11 @@ def recipe(name: str) -> PretrainConfig:
     return typed(f"experiment={name}", "dataset.root=/data/imagenet")
 
 
-def test_the_papers_recipes_are_all_there() -> None:
-    assert len(RECIPES) == 23
+def test_every_method_has_a_recipe_of_its_paper() -> None:
+    assert {name.split("/")[0] for name in RECIPES} >= set(names("method")) - {"supervised"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_recipe_composes_and_says_where_it_comes_from(name: str) -> None:
     config = recipe(name)
@@ -102,6 +108,16 @@ def test_offline_recipes_have_three_heads_in_full_precision(name: str) -> None:
     assert config.precision == "fp32"
 
 
+def test_deepercluster_numbers() -> None:
+    config = recipe("deepercluster/vgg16_100ep")
+    head, assigner = config.head.fields, config.assigner.fields
+    assert (head.rotations, head.super_clusters * head.sub_clusters) == (4, 320_000)
+    assert (assigner.super_clusters, assigner.whitening_dim, assigner.iterations) == (4, 4096, 10)
+    assert config.method.fields.every_epochs == 3 and config.backbone.fields.sobel
+    assert config.optimizer.fields.weight_decay == 1e-5 and config.optimizer.fields.momentum == 0.9
+    assert set(first_rates(config)) == {0.1}
+
+
 @pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith("simclr")])
 def test_simclr_recipes(name: str) -> None:
     config = recipe(name)
@@ -109,6 +125,83 @@ def test_simclr_recipes(name: str) -> None:
     assert config.head.fields.batch_norm == "none"
     assert config.scheduler.fields.final_lr == 0.0
     assert first_rates(config)[0] == pytest.approx(0.6)
+
+
+@pytest.mark.parametrize(("epochs", "momentum"), [(300, 0.99), (1000, 0.996)])
+def test_byol_recipes(epochs: int, momentum: float) -> None:
+    config = recipe(f"byol/r50_{epochs}ep")
+    predictor = config.method.fields.predictor
+    for fields in (config.head.fields, predictor.fields):
+        assert (fields.hidden_dim, fields.output_dim) == (4096, 256)
+        assert (fields.batch_norm, fields.unit_norm) == ("hidden", False)
+    assert config.method.fields.momentum == momentum
+    # 0.3 and 0.2 for 256 images, after ten epochs from 0.
+    assert max(first_rates(config)) == pytest.approx({300: 4.8, 1000: 3.2}[epochs], rel=1e-3)
+    assert first_rates(config)[0] == 0.0
+    blurs = [
+        [(o.name, o.fields.p) for o in crop.operations if o.name in ("gaussian_blur", "solarize")]
+        for crop in config.transform.fields.crops
+    ]
+    assert blurs == [[("gaussian_blur", 1.0)], [("gaussian_blur", 0.1), ("solarize", 0.2)]]
+
+
+@pytest.mark.parametrize("epochs", [200, 800])
+def test_moco_v2_recipes(epochs: int) -> None:
+    config = recipe(f"moco_v2/r50_{epochs}ep")
+    method = config.method.fields
+    assert (config.epochs, config.batch_size) == (epochs, 256)
+    assert (method.queue_samples, method.momentum, method.crops_for_keys) == (65536, 0.999, (1,))
+    assert config.loss.fields.temperature == 0.2
+    assert not config.sync_batch_norm.enabled and method.batch_norm_groups == 8
+    assert first_rates(config)[0] == pytest.approx(0.03)
+    assert config.optimizer.fields.weight_decay == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("name", "peak", "temperature", "norm_last_layer", "clip", "scales", "local_crops"),
+    [
+        ("vit_s16_100ep", 0.001, (0.04, 0), True, 3.0, (0.4, 0.4), 8),
+        ("vit_s16_300ep", 0.002, (0.07, 30), False, 3.0, (0.4, 0.4), 8),
+        ("vit_s16_800ep", 0.002, (0.07, 30), False, None, (0.25, 0.25), 10),
+        ("vit_s8_300ep", 0.002, (0.07, 30), False, None, (0.25, 0.25), 8),
+        ("vit_b16_400ep", 0.002, (0.07, 50), True, 0.3, (0.4, 0.4), 8),
+        ("r50_100ep", 0.06, (0.04, 0), True, 3.0, (0.14, 0.14), 8),
+        ("r50_800ep", 4.78125, (0.07, 50), True, None, (0.14, 0.14), 6),
+    ],
+)
+def test_dino_numbers(
+    name: str,
+    peak: float,
+    temperature: tuple[float, int],
+    norm_last_layer: bool,
+    clip: float | None,
+    scales: tuple[float, float],
+    local_crops: int,
+) -> None:
+    config = recipe(f"dino/{name}")
+    vit = name.startswith("vit")
+    assert (config.assigner.fields.temperature, config.assigner.fields.warmup_epochs) == temperature
+    assert config.head.fields.norm_last_layer == norm_last_layer
+    assert (config.head.fields.hidden_dim, config.head.fields.output_dim) == (2048, 256)
+    assert (config.clip_grad_norm, config.final_weight_decay) == (clip, 0.4 if vit else None)
+    assert config.clip_grad_scope == ("tensor" if clip else "model")
+    assert config.optimizer.fields.exclude_bias_and_norm
+    if vit:
+        assert config.backbone.fields.drop_path == 0.1
+        assert config.optimizer.fields.weight_decay == 0.04
+    crops = config.transform.fields.crops
+    assert [(c.count, c.size) for c in crops] == [(1, 224), (1, 224), (local_crops, 96)]
+    assert [c.scale for c in crops] == [(scales[0], 1.0)] * 2 + [(0.05, scales[1])]
+    assert config.transform.fields.interpolation == "bicubic"
+    chances = [
+        {o.name: o.fields.p for o in crop.operations or config.transform.fields.operations}
+        for crop in crops
+    ]
+    assert [c["gaussian_blur"] for c in chances] == [1.0, 0.1, 0.5]
+    assert [c.get("solarize") for c in chances] == [None, 0.2, None]
+    rates = first_rates(config)
+    assert rates[0] == 0.0
+    assert max(rates) == pytest.approx(peak)
 
 
 @pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith("deepcluster/")])

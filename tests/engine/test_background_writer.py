@@ -78,6 +78,7 @@ def test_what_changes_in_place_after_the_copy_does_not_reach_the_file(tmp_path: 
     writer.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_only_the_optimizer_changes_what_is_copied_beside_a_step(
     method: str, tmp_path: Path
@@ -143,6 +144,7 @@ def test_slots_are_copied_before_the_optimizer_changes_them(name: str, tmp_path:
     writer.close()
 
 
+@pytest.mark.slow
 def test_both_ways_write_the_same_bytes(tmp_path: Path) -> None:
     """The state is the same, so is what the files hold, down to the last byte."""
     for way in ("true", "false"):
@@ -155,6 +157,7 @@ def test_both_ways_write_the_same_bytes(tmp_path: Path) -> None:
         assert one.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.slow
 def test_the_next_checkpoint_waits_for_the_last_one(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, *LARGE)
     writer = writer_of(trainer)
@@ -166,6 +169,7 @@ def test_the_next_checkpoint_waits_for_the_last_one(tmp_path: Path) -> None:
     writer.close()
 
 
+@pytest.mark.slow
 def test_the_end_of_the_run_waits_for_the_last_one(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, *LARGE, "max_steps=1")
     trainer.fit()

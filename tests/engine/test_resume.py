@@ -15,8 +15,21 @@ from tests_support.in_process import METHODS, tiny_config
 from tests_support.same_run import assert_same_run, losses
 from unlabeled.engine.pretrain import pretrain
 
-KILLED = ["swav", "deepcluster_v2", "sela_v2", "simclr", "deepcluster", "supervised"]
-EXTRA = {"swav": ["method.queue_samples=24", "method.queue_start_epoch=1"]}
+KILLED = [
+    "swav",
+    "deepcluster_v2",
+    "sela_v2",
+    "simclr",
+    "deepcluster",
+    "moco_v2",
+    "dino",
+    "deepercluster",
+]
+EXTRA = {
+    "swav": ["method.queue_samples=24", "method.queue_start_epoch=1"],
+    "moco_v2": ["method.queue_samples=36", "method.batch_norm_groups=3"],
+    "dino": ["assigner.warmup_epochs=3", "assigner.temperature=0.07", "final_weight_decay=0.4"],
+}
 STEPS = 12
 
 

@@ -85,6 +85,7 @@ def test_the_weights_load_into_torchvision_s_own_model(tmp_path: Path) -> None:
     assert torch.equal(theirs(images), backbone(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part",
     [

@@ -153,6 +153,7 @@ def assert_same(one: State, other: State) -> None:
         assert torch.equal(tensor, other[name]) and tensor.dtype == other[name].dtype, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "rename"), OFFICIAL, ids=lambda value: getattr(value, "__name__", value)
 )
@@ -278,6 +279,7 @@ def test_a_network_on_slopes_is_not_loaded_into_one_on_colours() -> None:
         load_into(backbone, found, "file")
 
 
+@pytest.mark.slow
 def test_timm_s_resnet_takes_them(original: State) -> None:
     theirs = timm.create_model("resnet50", num_classes=0)
     theirs.load_state_dict(LAYOUTS["timm"].content(without_fc(original)), strict=True)

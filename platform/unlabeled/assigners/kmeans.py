@@ -11,7 +11,6 @@ from unlabeled.assigners.base import OfflineAssigner, OfflineCodes
 from unlabeled.clustering.faiss_library import Backend
 from unlabeled.clustering.kmeans import kmeans
 from unlabeled.clustering.pca import whitened
-from unlabeled.distributed import comm
 from unlabeled.registry import register
 
 
@@ -69,9 +68,8 @@ class KMeans(OfflineAssigner):
             seed=seed,
             backend=self.config.backend,
         )
-        rows = sum(comm.all_gather_objects(len(features)))
         scalars = {
-            "mean_squared_distance": found.objectives[-1] / rows,
+            "mean_squared_distance": found.objectives[-1] / float(found.counts.sum()),
             "empty_clusters": float(found.empty),
             "split_clusters": float(found.splits),
         }

@@ -35,7 +35,7 @@ class PowerIteration(OfflineAssigner):
         """Fields of the assigner."""
 
         whitening_dim: int = 256
-        """Principal components that are kept, of features of more dimensions (DeepCluster: 256)."""
+        """Principal components that are kept, of more dimensions (DeepCluster: 256)."""
         neighbours: int = 5
         """Nearest rows that a row is joined to (DeepCluster: 5)."""
         sigma: float = 0.2

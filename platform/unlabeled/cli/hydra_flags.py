@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import pairwise
 from pathlib import Path
@@ -21,35 +21,45 @@ from unlabeled.launch.torchrun import started_by_torchrun
 from unlabeled.registry import load_plugins
 
 T = TypeVar("T")
+Complete = Callable[[dict[str, Any]], None]
 
 
 def run_command(
-    name: str, schema: type[T], argv: Sequence[str], launch: Callable[[T], None]
+    name: str,
+    schema: type[T],
+    argv: Sequence[str],
+    launch: Callable[[T], None],
+    complete: Complete = lambda data: None,
 ) -> int:
-    """Compose `configs/<name>.yaml` with `argv`, check it against `schema` and launch it."""
+    """Compose `configs/<name>.yaml` with `argv`, check it against `schema` and launch it.
+
+    complete: may fill in what the command can do without, before the check.
+    """
     arguments, start = _take_from(list(argv))
     flags, overrides = _split_flags(arguments)
     if started_by_torchrun() and not any(o.startswith("launch=") for o in overrides):
         overrides.insert(0, "launch=torchrun")
     if start is not None:
-        launch(_check(schema, *_from_run(start, overrides)))
+        launch(_check(schema, *_from_run(start, overrides), complete))
     elif _shows_job(flags):
-        print(yaml.safe_dump(to_data(_composed(name, schema, overrides)), sort_keys=False), end="")
+        config = _composed(name, schema, overrides, complete)
+        print(yaml.safe_dump(to_data(config), sort_keys=False), end="")
     elif flags:
-        _hand_to_hydra(name, schema, flags, overrides, launch)
+        _hand_to_hydra(name, schema, flags, overrides, launch, complete)
     else:
-        launch(_composed(name, schema, overrides))
+        launch(_composed(name, schema, overrides, complete))
     return 0
 
 
-def _composed(name: str, schema: type[T], overrides: Sequence[str]) -> T:
+def _composed(name: str, schema: type[T], overrides: Sequence[str], complete: Complete) -> T:
     composed = compose_config(name, overrides)
-    return _check(schema, composed.data, composed.problems)
+    return _check(schema, composed.data, composed.problems, complete)
 
 
-def _check(schema: type[T], data: Mapping[str, Any], problems: Sequence[str]) -> T:
+def _check(schema: type[T], data: dict[str, Any], problems: Sequence[str], complete: Complete) -> T:
     if problems and not data:
         raise ConfigError(problems)
+    complete(data)
     plugins = data.get("plugins") or []
     load_plugins([str(module) for module in plugins] if isinstance(plugins, list) else [])
     return build_config(schema, data, problems)
@@ -114,7 +124,12 @@ def _split_flags(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _hand_to_hydra(
-    name: str, schema: type[T], flags: list[str], overrides: list[str], launch: Callable[[T], None]
+    name: str,
+    schema: type[T],
+    flags: list[str],
+    overrides: list[str],
+    launch: Callable[[T], None],
+    complete: Complete,
 ) -> None:
     """Multi-runs, tab completion, help: Hydra does them; every job is checked as usual."""
     sorted_out = sort_overrides(overrides, [config_dir(), *_own_folders(flags)])
@@ -129,7 +144,7 @@ def _hand_to_hydra(
     def job(config: DictConfig) -> None:
         data = OmegaConf.to_container(config, resolve=True)
         assert isinstance(data, dict)
-        launch(_check(schema, {str(k): v for k, v in data.items()}, []))
+        launch(_check(schema, {str(k): v for k, v in data.items()}, [], complete))
 
     parser = get_args_parser()
     args = parser.parse_args([*flags, *sorted_out.all])

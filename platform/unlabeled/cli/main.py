@@ -34,6 +34,12 @@ COMMANDS: dict[str, Command] = {
         "train a network on images without labels; alone: a small offline example on the CPU",
         needs_torch=True,
     ),
+    "plan": Command(
+        "unlabeled.cli.plan",
+        "[experiment=... launch.nodes=... key=value ...] | published",
+        "memory, computation, traffic, disk and days of a run, without a GPU and before it starts",
+        needs_torch=True,
+    ),
     "evaluate": Command(
         "unlabeled.cli.evaluate",
         "benchmark=... weights=... [key=value ...]",
@@ -44,6 +50,12 @@ COMMANDS: dict[str, Command] = {
         "unlabeled.cli.suite",
         "suite=... weights=... [key=value ...]",
         "many benchmarks of the same weights, one table; what is measured already is passed over",
+        needs_torch=True,
+    ),
+    "study": Command(
+        "unlabeled.cli.study",
+        "STUDY [scale=tiny] [seeds=0,1,2] [key=value ...]",
+        "a table of a paper again: a run a row, ours beside the published numbers",
         needs_torch=True,
     ),
     "extract": Command(

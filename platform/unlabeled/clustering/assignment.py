@@ -17,14 +17,22 @@ def largest_products(
     Shapes: features [n, D], centroids [K, D], bias [K] or none -> values [n], labels int64 [n], of
     this rank. Computed in the type of the centroids.
     """
+    columns = centroids if bias is None else torch.cat([centroids, bias.unsqueeze(1)], dim=1)
+    columns = columns.T.contiguous()  # [D, K], or [D + 1, K] for rows that end in a one
     values = centroids.new_empty(len(features))
     labels = torch.empty(len(features), dtype=torch.int64, device=features.device)
-    for rows in score_chunks(features, len(centroids)):
-        block = features[rows].to(centroids.dtype)
-        scores = block @ centroids.T if bias is None else torch.addmm(bias, block, centroids.T)
-        best = _first_argmax(scores)
+    chunks = list(score_chunks(features, len(centroids)))
+    # Memory of the first chunk serves all others: what a process touches first costs most.
+    size = chunks[0].stop if chunks else 0
+    blocks = centroids.new_ones(size, len(columns))
+    scores = centroids.new_empty(size, len(centroids))
+    for rows in chunks:
+        count = rows.stop - rows.start
+        blocks[:count, : features.shape[1]] = features[rows]
+        found = torch.mm(blocks[:count], columns, out=scores[:count])
+        best = _first_argmax(found)
         labels[rows] = best
-        values[rows] = scores.gather(1, best.unsqueeze(1)).squeeze(1)
+        values[rows] = found.gather(1, best.unsqueeze(1)).squeeze(1)
     return values, labels
 
 

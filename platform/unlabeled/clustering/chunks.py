@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from torch import Tensor
 
-CPU_ENTRIES = 2**21
-"""Entries of one block of scores on the CPU: 8 MiB of float32 stay in its last cache."""
+CPU_ENTRIES = 2**22
+"""Entries of one block of scores on the CPU: 16 MiB of float32 stay in its last cache."""
 DEVICE_ENTRIES = 2**25
 """The same on a GPU, where a product must be large to fill it: 128 MiB."""
 

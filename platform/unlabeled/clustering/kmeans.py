@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,15 +21,21 @@ class Clusters:
     """What k-means found.
 
     centroids: [K, D] float32, equal on every rank; labels: [n] int64 of this rank's rows, by these
-    centroids; objectives: at every assignment, the sum of squared distances over all ranks' rows;
-    splits: how often a cluster was split for one without rows; empty: clusters left without.
+    centroids; counts: [K] int64, rows of every cluster over all ranks; objectives: at every
+    assignment, the sum of squared distances over all ranks' rows; splits: how often a cluster was
+    split for one without rows.
     """
 
     centroids: Tensor
     labels: Tensor
-    objectives: list[float] = field(default_factory=list)
-    splits: int = 0
-    empty: int = 0
+    counts: Tensor
+    objectives: list[float]
+    splits: int
+
+    @property
+    def empty(self) -> int:
+        """Clusters left without rows."""
+        return int((self.counts == 0).sum())
 
 
 @torch.no_grad()
@@ -54,7 +60,8 @@ def kmeans(
     Errors: ConfigError for more clusters than rows; EnvironmentProblem where faiss is asked for and
     not installed.
     DDP: exact over the rows of all ranks, which may hold different numbers, even none; the same as
-    one process that holds them in rank order. Per iteration a [K, D] matrix and K numbers travel.
+    one process that holds them in rank order. Per iteration a [K, D] matrix and K + 2 numbers
+    travel.
     References: Lloyd 1982; faiss's Clustering, whose iterations and splits these are.
     """
     with torch.autocast(device_type=features.device.type, enabled=False):
@@ -66,8 +73,9 @@ def kmeans(
         former, splits, split_now = None, 0, 0
         for iteration in range(iterations + 1):
             labels, distances = nearest_centroids(features, centroids, backend)
-            objectives.append(_total(distances))
-            if iteration == iterations or (not split_now and _repeats(labels, former)):
+            objective, changed = _compare(distances, labels, former)
+            objectives.append(objective)
+            if iteration == iterations or (not split_now and not changed):
                 break
             sums, counts = cluster_sums(features, labels, num_clusters)
             centroids = cluster_means(sums, counts, centroids)
@@ -75,7 +83,9 @@ def kmeans(
             split_centroids(centroids, chosen)
             former, split_now = labels, len(chosen)
             splits += split_now
-        return _finished(Clusters(centroids, labels, objectives, splits), fill_empty, seed)
+        counts = comm.all_reduce_sum(torch.bincount(labels, minlength=num_clusters))
+        found = Clusters(centroids, labels, counts, objectives, splits)
+        return _filled(found, seed) if fill_empty else found
 
 
 def random_rows(features: Tensor, count: int, seed: int) -> Tensor:
@@ -96,29 +106,24 @@ def random_rows(features: Tensor, count: int, seed: int) -> Tensor:
     return comm.all_reduce_sum(rows)
 
 
-def _total(distances: Tensor) -> float:
-    return float(comm.all_reduce_sum(distances.sum(dtype=torch.float64)))
+def _compare(distances: Tensor, labels: Tensor, former: Tensor | None) -> tuple[float, int]:
+    """Over all ranks: the sum of the distances, and how many rows changed their cluster."""
+    changed = len(labels) if former is None else (labels != former).sum()
+    totals = torch.zeros(2, dtype=torch.float64, device=distances.device)
+    totals[0], totals[1] = distances.sum(dtype=torch.float64), changed
+    objective, rows = comm.all_reduce_sum(totals).tolist()
+    return objective, int(rows)
 
 
-def _repeats(labels: Tensor, former: Tensor | None) -> bool:
-    """Whether no row of any rank changed its cluster."""
-    if former is None:
-        return False
-    return int(comm.all_reduce_sum((labels != former).sum())) == 0
-
-
-def _finished(clusters: Clusters, fill_empty: bool, seed: int) -> Clusters:
-    """With the empty clusters counted, and filled if they shall be."""
-    centroids, labels = clusters.centroids, clusters.labels
-    counts = comm.all_reduce_sum(torch.bincount(labels, minlength=len(centroids)))
-    empty, chosen = int((counts == 0).sum()), draw_splits(counts, seed) if fill_empty else []
-    halve_clusters(labels, chosen)
+def _filled(clusters: Clusters, seed: int) -> Clusters:
+    """With half of the rows of a full cluster for each that has none, as far as there are rows."""
+    chosen = draw_splits(clusters.counts, seed)
+    if not chosen:
+        return clusters
+    halve_clusters(clusters.labels, chosen)
     for cluster, donor in chosen:
-        centroids[cluster] = centroids[donor]
-    return Clusters(
-        centroids,
-        labels,
-        clusters.objectives,
-        clusters.splits + len(chosen),
-        empty - len(chosen),
+        clusters.centroids[cluster] = clusters.centroids[donor]
+    counts = torch.bincount(clusters.labels, minlength=len(clusters.counts))
+    return replace(
+        clusters, counts=comm.all_reduce_sum(counts), splits=clusters.splits + len(chosen)
     )

@@ -27,8 +27,9 @@ class PCA:
 
     def __call__(self, features: Tensor) -> Tensor:
         """The projections [n, d] float32 of features [n, D], chunk by chunk."""
+        shift = -(self.mean @ self.matrix)
         parts = [
-            (features[rows].float() - self.mean) @ self.matrix
+            torch.addmm(shift, features[rows].float(), self.matrix)
             for rows in row_chunks(len(features), ROWS)
         ]
         return torch.cat(parts) if parts else self.matrix.new_zeros(0, self.matrix.shape[1])
@@ -51,7 +52,10 @@ def fit_pca(features: Tensor, dim: int, *, eigen_power: float = -0.5) -> PCA:
         raise ConfigError(f"a PCA of {dim} components is asked of features with {width} dimensions")
     with torch.autocast(device_type=features.device.type, enabled=False):
         total = comm.all_reduce_sum(torch.tensor(float(len(features)), device=features.device))
-        mean = comm.all_reduce_sum(features.sum(dim=0, dtype=torch.float64)) / total  # [D]
+        sums = torch.zeros(width, dtype=torch.float64, device=features.device)
+        for rows in row_chunks(len(features), ROWS):
+            sums += features[rows].float().sum(dim=0)
+        mean = comm.all_reduce_sum(sums) / total  # [D]
         products = torch.zeros(width, width, dtype=torch.float64, device=features.device)
         for rows in row_chunks(len(features), ROWS):
             centred = features[rows].float() - mean.float()
@@ -68,9 +72,9 @@ def fit_pca(features: Tensor, dim: int, *, eigen_power: float = -0.5) -> PCA:
 
 @torch.no_grad()
 def whitened(features: Tensor, dim: int) -> Tensor:
-    """The features [n, D] of this rank whitened and scaled to unit length: [n, min(dim, D)] float32.
+    """The features [n, D] of this rank, whitened and scaled to unit length.
 
-    DDP: see `fit_pca`. A row at the mean stays zero.
+    Shapes: [n, min(dim, D)] float32. DDP: see `fit_pca`. A row at the mean stays zero.
     """
     with torch.autocast(device_type=features.device.type, enabled=False):
         found = fit_pca(features, min(dim, features.shape[1]))

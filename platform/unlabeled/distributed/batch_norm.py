@@ -27,14 +27,19 @@ def convert_sync_batch_norm(
     subclass whose own behaviour would be lost. Every rank must call this at the same time.
     """
     world_size = comm.world_size()
+    check_groups(world_size, group_size)
+    if world_size == 1 or group_size == 1:
+        return module
+    return _replace(module, "", _own_group(group_size or world_size), device_type)
+
+
+def check_groups(world_size: int, group_size: int | None) -> None:
+    """ConfigError if the ranks cannot be split into groups of that size."""
     if group_size is not None and (group_size < 1 or world_size % group_size):
         raise ConfigError(
             f"sync_batch_norm.group_size: {world_size} ranks cannot be split into groups of "
             f"{group_size}; give a divisor of {world_size}, or null for all ranks"
         )
-    if world_size == 1 or group_size == 1:
-        return module
-    return _replace(module, "", _own_group(group_size or world_size), device_type)
 
 
 def _own_group(size: int) -> dist.ProcessGroup | None:
@@ -90,6 +95,17 @@ def _synchronised(
         setattr(new, name, buffer)
     new.train(layer.training)
     return new
+
+
+def normalises_part_of_the_rows(module: nn.Module) -> bool:
+    """Whether a batch normalisation in `module` sees fewer rows than all ranks have together."""
+    return any(
+        isinstance(layer, _BatchNorm)
+        and not (
+            isinstance(layer, nn.SyncBatchNorm | CpuSyncBatchNorm) and layer.process_group is None
+        )
+        for layer in module.modules()
+    )
 
 
 class CpuSyncBatchNorm(_BatchNorm):

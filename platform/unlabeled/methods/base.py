@@ -27,6 +27,8 @@ class DataFacts:
     """Images a rank sees in one forward pass."""
     steps_per_epoch: int
     seed: int
+    total_steps: int | None = None
+    """Length of the run, where it is known; it may be less than an epoch."""
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,9 @@ class Method(nn.Module):
     whole: ClassVar[tuple[str, ...]] = ()
     """Modules of which every rank keeps all parameters where others are sharded: those that are
     read or written outside of their own forward pass, such as `head.prototypes`."""
+    evaluated: ClassVar[str] = "backbone"
+    """The submodule that the run is for, which exports hold and benchmarks measure; of a method
+    whose teacher is better than its student, `teacher.backbone`."""
 
     def start_epoch(self, progress: Progress, passes: Passes) -> dict[str, float]:
         """Prepare an epoch; returns numbers for the log. `passes` read the data."""
@@ -152,5 +157,10 @@ class Method(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Features [B, feature_dim] of normalised images [B, 3, h, w]."""
-        features: Tensor = self.backbone(images)
+        features: Tensor = self.evaluated_backbone(images)
         return features
+
+    @property
+    def evaluated_backbone(self) -> nn.Module:
+        """The module that `evaluated` names."""
+        return self.get_submodule(self.evaluated)

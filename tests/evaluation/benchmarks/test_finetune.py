@@ -11,6 +11,7 @@ import pytest
 import torch
 import yaml
 from torch import Tensor, nn
+from torch.nn import functional
 
 from tests_support.commands import unlabeled
 from tests_support.probes import SIDE, Blobs, make_probe
@@ -19,6 +20,7 @@ from unlabeled.config.check import build_config, to_data
 from unlabeled.config.compose import compose_config
 from unlabeled.config.schema import EvaluateConfig
 from unlabeled.data.sources.labelled_subset import LabelledSubset, choose
+from unlabeled.data.transforms.center_crop import CenterCrop
 from unlabeled.data.transforms.random_crop import RandomCrop
 from unlabeled.errors import ConfigError, DataError
 from unlabeled.evaluation.benchmarks.base import Probe
@@ -67,6 +69,22 @@ def weights(benchmark: Finetune, measured: Probe) -> Tensor:
 def test_separable_classes_are_all_found() -> None:
     metrics = Finetune(config()).run(probe(spread=5))
     assert metrics == {"top1": 100.0, "top1_best": 100.0, "top5": 100.0, "top5_best": 100.0}
+
+
+def test_its_own_view_is_tested_and_gives_the_size_that_is_trained_on() -> None:
+    view = Component("transform", "center_crop", CenterCrop.Config(size=8, resize=8))
+    sizes: list[int] = []
+
+    class Watched(nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            sizes.append(images.shape[-1])
+            return functional.adaptive_avg_pool2d(images, 2).flatten(1)
+
+    measured = replace(probe(), backbone=Watched(), feature_dim=12)
+    for chosen, expected in ((view, {8}), (None, {SIDE})):
+        Finetune(config(epochs=1, train_transform=None, view=chosen)).run(measured)
+        assert set(sizes) == expected
+        sizes.clear()
 
 
 def test_last_and_best_are_of_one_epoch_each() -> None:
@@ -195,6 +213,7 @@ def test_the_contents_of_the_list_belong_to_the_identity(tmp_path: Path) -> None
         ({"lr_reference_batch_size": 0}, "lr_reference_batch_size: must be at least 1 or null"),
         ({"train_transform": {"name": "multi_crop"}}, "must emit one view, not 8"),
         ({"train_transform": {"name": "grayscale"}}, "'grayscale' makes no view by itself"),
+        ({"view": {"name": "multi_crop"}}, "view: must emit one view, not 8"),
         ({"subset": {"fraction": 0.1, "per_class": 3}}, "subset.fraction: give one of"),
     ],
 )

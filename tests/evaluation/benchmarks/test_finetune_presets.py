@@ -16,7 +16,7 @@ from unlabeled.evaluation.benchmarks.finetune import Finetune
 CONFIGS = Path(__file__).parents[3] / "configs" / "benchmark"
 GOLDEN = Path(__file__).parents[2] / "data" / "swav_eval_lrs.npz"
 PRESETS = ("semi_supervised_1", "semi_supervised_10", "low_shot_13", "low_shot_128")
-PRESETS += ("finetune_imagenet",)
+PRESETS += ("finetune_imagenet", "finetune_384")
 
 
 def typed(preset: str) -> Finetune.Config:
@@ -55,6 +55,16 @@ def test_all_labels_are_trained_on_as_vissl_does() -> None:
     assert [preset.learning_rates(e)[0] for e in falls] == pytest.approx(expected)
     assert all(len(set(preset.learning_rates(e))) == 1 for e in range(105))
     assert replace(preset, batch_size=1024).learning_rates(0) == pytest.approx((0.4, 0.4))
+
+
+def test_large_models_are_trained_at_384_px_as_seer_does() -> None:
+    preset = typed("finetune_384")
+    assert (preset.epochs, preset.batch_size, preset.subset) == (35, 256, None)
+    assert (preset.momentum, preset.weight_decay) == (0.9, 1e-4)
+    rates = [preset.learning_rates(epoch) for epoch in (0, 29, 30, 34)]
+    assert rates == [pytest.approx((lr, lr)) for lr in (0.0125, 0.0125, 0.00125, 0.00125)]
+    assert preset.view is not None
+    assert [view.size for view in preset.view.build().views] == [384]
 
 
 @pytest.mark.parametrize("preset", PRESETS)

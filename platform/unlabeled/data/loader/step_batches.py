@@ -102,7 +102,7 @@ class StepBatches(RowBatches):
                 return used, self.source.image(used), tuple(broken)
             except BrokenImage as error:
                 broken.append((self.source.name(used), str(error)))
-            used = mix(self.seed, epoch, index, attempt) % len(self.source)
+            used = self.source.replacement(index, mix(self.seed, epoch, index, attempt))
         name, reason = broken[-1]
         raise DataError(
             f"{MAX_ATTEMPTS + 1} images in a row cannot be decoded, the last one {name}: {reason}; "

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import abc
+from typing import ClassVar
 
 import numpy as np
 
 
 class Sampler(abc.ABC):
     """A sample order, constructed by `__init__(self, config, *, num_samples: int, seed: int)`."""
+
+    forward: ClassVar[bool] = False
+    """Whether samples come nearly in the order of the data set: the one at position p is below p +
+    a bound, so that a data set which nobody counted can be read."""
 
     @abc.abstractmethod
     def indices(self, epoch: int, start: int, stop: int) -> np.ndarray:

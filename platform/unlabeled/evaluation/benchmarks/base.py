@@ -117,9 +117,14 @@ class Benchmark(abc.ABC):
     def run(self, probe: Probe) -> dict[str, float]:
         """The metrics, equal on every rank, the main one first. Accuracies are percentages."""
 
+    def viewed(self, probe: Probe) -> Probe:
+        """The probe under the view that the config names for the benchmark, if it names one."""
+        return probe
+
     def fitted(self, probe: Probe) -> Test:
         """Train now, and test later on any probes that differ from this one in the test split.
 
+        All of them are `viewed`, or views derived from that; `run` looks after it by itself.
         The test gives what `run` gives after the last epoch, and may leave out other metrics than
         the main one. A benchmark that trains nothing is `run` for every one of them.
         """

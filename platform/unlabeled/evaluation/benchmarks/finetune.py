@@ -19,8 +19,9 @@ from unlabeled.evaluation.accuracy import top_accuracy
 from unlabeled.evaluation.benchmarks.base import Benchmark, Probe, Test, require_labels
 from unlabeled.evaluation.features import extract
 from unlabeled.evaluation.finetuning import Network, finetune
+from unlabeled.evaluation.layer_probe import of_layer
 from unlabeled.evaluation.sgd_settings import epoch_rate, sgd_problems
-from unlabeled.evaluation.training_views import training_view, training_views
+from unlabeled.evaluation.training_views import training_view, training_views, view_problems
 from unlabeled.registry import Component, register
 
 log = logging.getLogger(__name__)
@@ -79,16 +80,19 @@ class Finetune(Benchmark):
         sync_batch_norm: SyncBatchNormConfig = SYNCHRONISED
         """Statistics over all ranks (SwAV eval_semisup.py)."""
         train_transform: Annotated[Component, "transform"] | None = None
-        """The training view; null: a random resized crop and a flip at the size of the evaluation
-        view (SwAV eval_semisup.py)."""
+        """The training view; null: a random resized crop and a flip at the size of the test view
+        (SwAV eval_semisup.py)."""
+        view: Annotated[Component, "transform"] | None = None
+        """The test view (SEER: 384 px); null: the evaluation view of the run."""
         source: str = "SwAV, arXiv:2006.09882, A.4"
         """Where the settings come from, for the protocol of the result."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
-            """Ranges, and the number of training views."""
+            """Ranges, and the number of views."""
             if self.head_lr <= 0:
                 yield "head_lr", f"must be positive, got {self.head_lr}"
             yield from sgd_problems(self, nesterov=self.nesterov)
+            yield from view_problems("view", self.view)
 
         def learning_rates(self, epoch: int) -> tuple[float, float]:
             """The rates of a whole epoch: of the backbone and of the classifier."""
@@ -110,8 +114,12 @@ class Finetune(Benchmark):
         subset = self.config.subset
         return (Path(subset.list),) if subset is not None and subset.list is not None else ()
 
+    def viewed(self, probe: Probe) -> Probe:
+        return of_layer(probe, None, self.config.view)
+
     def run(self, probe: Probe) -> dict[str, float]:
         require_labels(probe)
+        probe = self.viewed(probe)
         epochs: list[tuple[float, float]] = []
         said = time.monotonic()
         for network in self.train(probe):

@@ -115,6 +115,7 @@ class Robustness(Benchmark):
         return self.inner.files
 
     def run(self, probe: Probe) -> dict[str, float]:
+        probe = self.inner.viewed(probe)
         test = self.inner.fitted(probe)
         clean = self._top1(test(probe))
         log.info("clean: top1 %.2f", clean)

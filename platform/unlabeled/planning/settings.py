@@ -1,0 +1,49 @@
+"""What `unlabeled plan` reads: every key of `unlabeled pretrain`, and how the run is looked at."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from unlabeled.config.schema import PretrainConfig, Problems
+from unlabeled.planning.gpus import Model
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings:
+    """Facts that no config of a run has."""
+
+    images: int | None = None
+    """Images of the data set; given, it is not opened and need not be there. null: `samples` where
+    the run has a length in samples, or else those of the data set."""
+    classes: int = 0
+    """Classes of a data set that is not opened, for methods that learn from labels."""
+    image_kb: float = 115.0
+    """Mean size of an encoded image, in 10^3 bytes (ImageNet's training images: 115)."""
+    gpu: Model = "v100_32gb"
+    """What every process computes on."""
+    overhead_gb: float = 3.0
+    """What a GPU holds beside tensors, in 10^9 bytes: CUDA's context, workspaces of cuDNN, buffers
+    of NCCL, blocks that the allocator keeps. SwAV's published runs had 2.5 to 3.6."""
+    efficiency: float = 0.06
+    """Share of the GPU's peak that a step reaches, what is computed again included; the published
+    runs of SwAV on V100 reached 0.05 to 0.08 (`unlabeled plan published`)."""
+
+    def problems(self) -> Problems:
+        """Ranges."""
+        for name in ("images", "image_kb", "efficiency"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                yield name, f"must be positive, got {value}"
+        if self.overhead_gb < 0:
+            yield "overhead_gb", f"must be 0 or more, got {self.overhead_gb}"
+        if self.efficiency > 1:
+            yield "efficiency", f"is a share of the peak, at most 1, got {self.efficiency}"
+        if self.classes < 0:
+            yield "classes", f"must be 0 or more, got {self.classes}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanConfig(PretrainConfig):
+    """Everything that `unlabeled plan` reads."""
+
+    plan: PlanSettings = field(default_factory=PlanSettings)
