@@ -11,12 +11,13 @@ import torch
 from sklearn.metrics import normalized_mutual_info_score
 from torch import Tensor, nn
 
-from tests_support.in_process import different, state_of, tiny_trainer
+from tests_support.in_process import different, state_of, tiny_config, tiny_trainer
 from tests_support.ranks import run_ranks
 from unlabeled.assigners.base import OfflineAssigner, OfflineCodes
 from unlabeled.assigners.kmeans import KMeans
 from unlabeled.data.types import Batch, ViewSpec
 from unlabeled.distributed import comm
+from unlabeled.distributed.group import data_parallel
 from unlabeled.engine.run_directory import RunDirectory
 from unlabeled.errors import ConfigError
 from unlabeled.losses.cross_entropy import CrossEntropyLoss
@@ -178,26 +179,45 @@ def test_every_cluster_is_drawn_equally_often_in_another_order_each_epoch() -> N
         assert all(7 <= count <= 11 for count in counts[[0, 1, 2, 4]])
 
 
-def epoch_on_ranks() -> tuple[dict[str, float], Tensor, Tensor]:
-    """k-means in place of given clusters: an epoch's start on this rank's share of the images."""
+def epoch_on_ranks() -> tuple[dict[str, float], Tensor, Tensor, float, list[Tensor]]:
+    """k-means in place of given clusters: an epoch's start on this rank's share of the images.
+
+    Then the loss and the gradient of a batch, without what mixes or drops anything of it.
+    """
     method = method_of(KMeans(KMeans.Config(whitening_dim=4, backend="torch")))
     images, cuts = pixels(), [0, 17, IMAGES] if comm.world_size() == 2 else [0, IMAGES]
     first, end = cuts[comm.rank() : comm.rank() + 2]
     for progress in (START, Progress(3, 3, 9)):
         numbers = method.start_epoch(progress, passes(images[first:end], first))
-    return numbers, method.labels, method.head.classifier.weight.detach()
+    weight = method.head.classifier.weight.detach().clone()
+    rows = torch.arange(12).chunk(comm.world_size())[comm.rank()]
+    parallel = data_parallel(method.eval(), torch.device("cpu"))
+    output = parallel(Batch([images[rows], images[rows + 9]], rows, None), 0)
+    output.loss.backward()
+    loss = float(comm.all_reduce_sum(output.loss.detach().clone())) / comm.world_size()
+    gradients = [p.grad for p in method.parameters() if p.grad is not None]
+    return numbers, method.labels, weight, loss, gradients
 
 
 @pytest.mark.slow
-def test_two_ranks_find_the_clusters_of_one() -> None:
-    numbers, labels, weight = epoch_on_ranks()
-    assert len(set(labels.tolist())) == OUTPUTS
-    for found, others, other_weight in run_ranks(epoch_on_ranks, 2):
+def test_two_ranks_find_the_clusters_of_one_and_its_gradient() -> None:
+    numbers, labels, weight, loss, gradients = epoch_on_ranks()
+    assert len(set(labels.tolist())) == OUTPUTS and len(gradients) == 6
+    for found, others, other_weight, other_loss, slopes in run_ranks(epoch_on_ranks, 2):
         assert torch.equal(others, labels) and torch.equal(other_weight, weight)
         assert found == pytest.approx(numbers, rel=1e-5)
+        assert other_loss == pytest.approx(loss, rel=1e-6)
+        for one, other in zip(gradients, slopes, strict=True):
+            torch.testing.assert_close(other, one, atol=1e-7, rtol=1e-4)
 
 
 RUN = ("method=deepcluster", "hooks.knn_probe=null", "dataset.num_samples=30", "epochs=3")
+
+
+def test_the_rate_does_not_fall_unless_it_is_asked_to(tmp_path: Path) -> None:
+    """What starts again in the last epoch has to learn as fast as in the first."""
+    assert tiny_config(tmp_path, *RUN).scheduler.name == "constant"
+    assert tiny_config(tmp_path, *RUN, "scheduler=cosine").scheduler.name == "cosine"
 
 
 @pytest.mark.slow
