@@ -183,6 +183,8 @@ def test_dino_numbers(
     assert (config.assigner.fields.temperature, config.assigner.fields.warmup_epochs) == temperature
     assert config.head.fields.norm_last_layer == norm_last_layer
     assert (config.head.fields.hidden_dim, config.head.fields.output_dim) == (2048, 256)
+    assert config.head.fields.batch_norm == (name == "r50_800ep")
+    assert config.method.fields.momentum == 0.996
     assert (config.clip_grad_norm, config.final_weight_decay) == (clip, 0.4 if vit else None)
     assert config.clip_grad_scope == ("tensor" if clip else "model")
     assert config.optimizer.fields.exclude_bias_and_norm

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import random
 import signal
 from pathlib import Path
@@ -11,13 +12,15 @@ from PIL import Image
 
 from tests_support.command import TINY, unlabeled
 from tests_support.commands import ROOT, python
-from tests_support.in_process import METHODS, tiny_config, tiny_trainer, trained
+from tests_support.in_process import METHODS, tiny_config, tiny_trainer
 from tests_support.same_run import assert_same_run
 from unlabeled.config.derived import derive_lengths
 from unlabeled.data.sources.photo_patches import PhotoPatches
 from unlabeled.engine import checkpoint
 from unlabeled.engine.run_directory import RunDirectory
 from unlabeled.errors import ConfigError
+from unlabeled.meters.base import Meter
+from unlabeled.methods.base import MethodOutput
 
 OFFLINE = ("deepcluster_v2", "sela_v2", "deepcluster", "deepercluster")
 
@@ -105,6 +108,7 @@ def test_a_regnet_is_killed_in_the_middle_of_its_pass_and_resumes_bit_for_bit(
         (["epochs=null", "samples=48"], 1),
         (["epochs=null", "samples=360"], 3),
         (["epochs=null", "samples=420"], 4),
+        (["epochs=null", "samples=600"], 4),
         (["epochs=null", "samples=4800"], 4),
         (["epochs=null", "samples=96", "round_samples=30"], 3),
         (["epochs=2", "round_samples=12"], 1),
@@ -117,25 +121,47 @@ def test_a_round_is_an_epoch_of_4_steps_or_a_tenth_of_a_run_by_samples(
     assert derive_lengths(tiny_config(tmp_path, *choices), 48).round_steps == steps
 
 
+class Counting(Meter):
+    """How many updates there were since the last reset."""
+
+    updates = 0
+
+    def update(self, output: MethodOutput) -> None:
+        self.updates += 1
+
+    def compute(self) -> dict[str, float]:
+        return {"updates": self.updates}
+
+    def reset(self) -> None:
+        self.updates = 0
+
+
 @pytest.mark.slow
-def test_rounds_and_checkpoints_by_samples_know_no_epochs(tmp_path: Path) -> None:
-    """Epochs of 4 steps of 12, rounds of 3, a checkpoint at every 30 samples that are completed."""
-    trained(
+def test_rounds_and_checkpoints_by_samples_know_no_epochs(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Epochs of 4 steps of 12, rounds of 3; a checkpoint at every 30 samples and 3 rounds."""
+    trainer = tiny_trainer(
         tmp_path,
         *("epochs=null", "samples=120", "round_samples=36", "hooks.knn_probe.every_epochs=2"),
-        *("checkpoint.every_epochs=null", "checkpoint.every_samples=30", "checkpoint.keep=20"),
+        *("checkpoint.every_epochs=3", "checkpoint.every_samples=30", "checkpoint.keep=20"),
         *("hooks.collapse_alarm.patience_epochs=2", "hooks.collapse_alarm.min_rank=1000"),
     )
+    trainer.meters.append(Counting(None, method=trainer.method))
+    with caplog.at_level(logging.WARNING):
+        trainer.fit()
     records = list(RunDirectory(tmp_path).metrics())
     loss = {r["step"]: r["loss"] for r in records if r["phase"] == "train"}
     rounds = [r for r in records if r["phase"] == "epoch"]
-    assert [r["step"] for r in rounds] == [3, 6, 9, 10]
+    assert [(r["step"], r["updates"]) for r in rounds] == [(3, 3), (6, 3), (9, 3), (10, 1)]
+    assert sum("effective rank" in message for message in caplog.messages) == 3
     for first, record in zip((1, 4, 7, 10), rounds, strict=True):
         own = [loss[step] for step in range(first, record["step"] + 1)]
         assert record["loss"] == pytest.approx(sum(own) / len(own))
     assert [r["step"] for r in rounds if "knn_top1" in r] == [6, 10]
     saved = [int(path.name) for path in checkpoint.complete(tmp_path / "checkpoints")]
-    assert saved == [s for s in range(1, 11) if 12 * s // 30 > 12 * (s - 1) // 30]
+    by_samples = [s for s in range(1, 11) if 12 * s // 30 > 12 * (s - 1) // 30]
+    assert saved == sorted([*by_samples, 9])
 
 
 def test_a_single_pass_does_not_freeze_its_prototypes_to_its_end(tmp_path: Path) -> None:

@@ -16,10 +16,10 @@ from unlabeled.clustering.agreement import normalized_mutual_information
 from unlabeled.data.randomness import mix
 from unlabeled.data.sampling.balanced import equal_draws
 from unlabeled.data.types import Batch
-from unlabeled.distributed import comm
 from unlabeled.errors import ConfigError
 from unlabeled.losses.labelled_rows import NO_LABEL
-from unlabeled.methods.base import DataFacts, Method, MethodOutput, Pass, Passes, Progress
+from unlabeled.methods.all_images import encoded, labels_of_all
+from unlabeled.methods.base import DataFacts, Method, MethodOutput, Passes, Progress
 from unlabeled.methods.multi_crop import multi_crop_features
 from unlabeled.methods.requirements import check_assigner
 from unlabeled.models.heads.classifier import ClassifierHead
@@ -89,13 +89,13 @@ class DeepCluster(Method):
 
     def start_epoch(self, progress: Progress, passes: Passes) -> dict[str, float]:
         """Cluster all images, and start the classifier again."""
-        with torch.no_grad():
-            features, indices = self._features(passes.central)
-            codes = self.assigner.assign(
-                features, num_clusters=self.head.outputs, seed=self._seed(progress, CLUSTERING)
-            )
-            former = self.labels.clone()
-            numbers = self._label(indices, codes.labels)
+        features, indices = encoded(self.backbone, passes.central)
+        codes = self.assigner.assign(
+            features, num_clusters=self.head.outputs, seed=self._seed(progress, CLUSTERING)
+        )
+        former = self.labels.clone()
+        self.labels.copy_(labels_of_all(codes.labels, indices, len(former)))
+        numbers = self._count()
         if (former != NO_LABEL).any():
             numbers["nmi"] = normalized_mutual_information(self.labels, former)
         self.head.reset(self._seed(progress, CLASSIFIER))
@@ -122,27 +122,15 @@ class DeepCluster(Method):
             codes=functional.one_hot(known, self.head.outputs).float(),
         )
 
-    def _features(self, central: Pass) -> tuple[Tensor, Tensor]:
-        """Features [n, D] of this rank's images, and which images they are."""
-        training = self.backbone.training
-        self.backbone.eval()
-        found = [(self.backbone(b.views[0]).float(), b.indices.clone()) for b in central()]
-        self.backbone.train(training)
-        features, indices = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return features, indices
-
-    def _label(self, indices: Tensor, clusters: Tensor) -> dict[str, float]:
-        """Give every image of all ranks its cluster."""
-        labels = torch.zeros_like(self.labels)
-        labels[indices] = clusters
-        self.labels.copy_(comm.all_reduce_sum(labels))  # the shares do not overlap
+    def _count(self) -> dict[str, float]:
+        """How many images the clusters have; outputs without any are absent."""
         known = self.labels[self.labels != NO_LABEL]
         counts = torch.bincount(known, minlength=self.head.outputs)
         self.absent.copy_(torch.where(counts > 0, 0.0, -torch.inf))
         return {
             "clusters": float((counts > 0).sum()),
             "largest_cluster": float(counts.max()),
-            "labelled_share": len(known) / len(labels),
+            "labelled_share": len(known) / len(self.labels),
         }
 
     def _seed(self, progress: Progress, purpose: int) -> int:

@@ -19,7 +19,8 @@ from unlabeled.data.types import Batch
 from unlabeled.distributed import comm
 from unlabeled.errors import ConfigError
 from unlabeled.losses.labelled_rows import NO_LABEL
-from unlabeled.methods.base import DataFacts, Method, MethodOutput, Pass, Passes, Progress
+from unlabeled.methods.all_images import encoded, labels_of_all
+from unlabeled.methods.base import DataFacts, Method, MethodOutput, Passes, Progress
 from unlabeled.methods.multi_crop import multi_crop_features
 from unlabeled.methods.quarter_turns import each_turned
 from unlabeled.methods.requirements import check_assigner
@@ -96,16 +97,11 @@ class DeeperCluster(Method):
         if progress.epoch % self.config.every_epochs:
             return {}
         former = self.labels.clone()
-        with torch.no_grad():
-            features, indices = self._features(passes.central)
-            codes = self.assigner.assign(
-                features,
-                num_clusters=self.num_clusters,
-                seed=self._seed(progress, CLUSTERING),
-            )
-            labels = torch.zeros_like(self.labels)
-            labels[indices] = codes.labels
-            self.labels.copy_(comm.all_reduce_sum(labels))  # the shares do not overlap
+        features, indices = encoded(self.backbone, passes.central)
+        codes = self.assigner.assign(
+            features, num_clusters=self.num_clusters, seed=self._seed(progress, CLUSTERING)
+        )
+        self.labels.copy_(labels_of_all(codes.labels, indices, len(self.labels)))
         # With one super-cluster the super-classes are the rotations, which keep their meaning.
         keeps = progress.epoch > 0 and self.head.super_clusters == 1
         self._started = [self.head.lower] if keeps else [self.head.upper, self.head.lower]
@@ -176,15 +172,6 @@ class DeeperCluster(Method):
         place = micro_step * comm.world_size() + comm.rank()
         positions = self._position + place * rows + torch.arange(rows, device=device)
         return positions % self.head.super_classes // self.head.super_clusters
-
-    def _features(self, central: Pass) -> tuple[Tensor, Tensor]:
-        """Features [n, D] of this rank's images, and which images they are."""
-        training = self.backbone.training
-        self.backbone.eval()
-        found = [(self.backbone(b.views[0]).float(), b.indices.clone()) for b in central()]
-        self.backbone.train(training)
-        features, indices = (torch.cat(parts) for parts in zip(*found, strict=True))
-        return features, indices
 
     def _agreement(self, former: Tensor) -> dict[str, float]:
         """Of the labels on both levels with the former ones, if there are any."""
