@@ -46,7 +46,10 @@ def composed(kind: str, name: str) -> dict[str, Any]:
 
 @cache
 def _composed(kind: str, name: str) -> dict[str, Any]:
-    config = OmegaConf.to_container(compose(None, [f"+{group(kind)}={name}"]), resolve=False)
+    # What a method may put another in the place of: DeepCluster brings a constant learning rate.
+    around = ["+scheduler=cosine"] if kind == "method" else []
+    chosen = compose(None, [*around, f"+{group(kind)}={name}"])
+    config = OmegaConf.to_container(chosen, resolve=False)
     assert isinstance(config, dict)
     part = config[group(kind)]
     assert isinstance(part, dict)
