@@ -99,7 +99,7 @@ class Bench:
         """Seconds of forward, backward and update, and in `waited` what the copy cost of them."""
         trainer = self.trainer
         batch = trainer.fetch(self.batches)
-        trainer.set_learning_rate()
+        trainer.set_rates()
         started = time.perf_counter()
         trainer.forward_backward(batch)
         ready = time.perf_counter()

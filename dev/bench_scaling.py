@@ -149,6 +149,8 @@ def check_formula(method: str, config: PretrainConfig, own: list[list[Any]]) -> 
         expected = link_times.swav(head.num_prototypes, iterations, crops).calls
     elif method == "simclr":
         expected = link_times.simclr(config.batch_size, views, head.output_dim, 2).calls
+    elif method == "moco_v2":
+        expected = link_times.moco_keys(config.batch_size, head.output_dim, 2).calls
     if sorted(map(tuple, own)) != sorted((c.operation, c.elements, c.bytes) for c in expected):
         raise SystemExit(f"{method} sends {own}, the formula says {expected}")
 

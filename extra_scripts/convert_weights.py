@@ -7,6 +7,7 @@ To ours, from whatever the source is (a folder then works as weights=r50 in ever
     python extra_scripts/convert_weights.py moco_v2_800ep_pretrain.pth.tar r50 --backbone resnet50
     python extra_scripts/convert_weights.py model_final_checkpoint_phase999.torch r50 \
         --backbone resnet50 --from vissl
+    python extra_scripts/convert_weights.py alexnet.pth.tar net --backbone alexnet_sobel
     python extra_scripts/convert_weights.py mine.pth wide --backbone resnet50 backbone.width=2
 
 From ours, or from any of the others with --backbone:
@@ -19,6 +20,7 @@ From ours, or from any of the others with --backbone:
     python extra_scripts/convert_weights.py runs/mine r50.pth --to dino
     python extra_scripts/convert_weights.py runs/mine r50.pth.tar --to moco
     python extra_scripts/convert_weights.py runs/mine r50.torch --to vissl
+    python extra_scripts/convert_weights.py runs/alexnet net.pth.tar --to deepcluster
 
 The source is a run, one of its checkpoints, a folder that this made, or a file (.safetensors, or
 torch.save's, which is read as data; a .pkl is not). Its layout is found out unless --from names it;

@@ -17,12 +17,12 @@ import numpy as np
 import torch
 
 from unlabeled.cli.script import run_script
+from unlabeled.clustering.neighbours import nearest
 from unlabeled.data.sources.base import Source
 from unlabeled.data.whole_files import write_file
 from unlabeled.errors import ConfigError
 from unlabeled.evaluation.contact_sheet import Group, Picture, contact_sheet
 from unlabeled.evaluation.feature_store import FeatureStore
-from unlabeled.evaluation.neighbours import nearest
 
 
 def chosen_rows(store: FeatureStore, files: list[str] | None, count: int, seed: int) -> list[int]:

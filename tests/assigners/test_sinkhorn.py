@@ -102,6 +102,7 @@ def test_equals_the_official_code_on_one_rank(
     np.testing.assert_allclose(codes.numpy(), expected, rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_equals_the_official_code_on_two_ranks() -> None:
     cases, keys = [], []
     for with_queue in (0, 1):

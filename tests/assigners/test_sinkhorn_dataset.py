@@ -113,6 +113,7 @@ def test_follows_permutations_of_rows_and_of_prototypes() -> None:
     assert torch.equal(clusters[assign(z, c[clusters]).labels], labels)
 
 
+@pytest.mark.slow
 def test_result_does_not_depend_on_the_chunks() -> None:
     z, c = unit_rows(120), unit_rows(10, seed=1)
     whole = assign(z, c)
@@ -135,6 +136,7 @@ def test_smallest_epsilons_stay_finite_and_right(dtype: torch.dtype) -> None:
         assert codes.scalars == pytest.approx(exact.scalars, rel=0.01, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_converges_to_the_labels_of_selas_own_kernel() -> None:
     tau, power = 0.1, 25
     z, c = unit_rows(64), unit_rows(50, seed=1)

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from tests_support.ranks import run_ranks
-from unlabeled.assigners import spherical_kmeans
 from unlabeled.assigners.base import OfflineCodes
 from unlabeled.assigners.spherical_kmeans import SphericalKMeans, lloyd, random_rows
+from unlabeled.clustering import chunks, means
 from unlabeled.config.check import build_config
 from unlabeled.distributed import comm
 from unlabeled.errors import ConfigError
@@ -154,7 +154,8 @@ def test_sharded_equals_one_process(sizes: tuple[int, ...]) -> None:
 def test_result_does_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     features = unit_rows(50)
     whole = make().assign(features, num_clusters=6, seed=3)
-    monkeypatch.setattr(spherical_kmeans, "_CHUNK_ENTRIES", 6 * 7)  # 7 rows, the last chunk 1
+    monkeypatch.setattr(chunks, "CPU_ENTRIES", 6 * 7)  # 7 rows, the last chunk 1
+    monkeypatch.setattr(means, "CPU_ROWS", 7)
     chunked = make().assign(features, num_clusters=6, seed=3)
     assert torch.equal(whole.labels, chunked.labels)
     torch.testing.assert_close(whole.centroids, chunked.centroids, rtol=0, atol=1e-6)

@@ -121,6 +121,7 @@ def on_folder(root: str, *more: str) -> list[str]:
     ]
 
 
+@pytest.mark.slow
 def test_folders_without_images(command: Command, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "texts").mkdir()
@@ -138,6 +139,7 @@ def test_folders_without_images(command: Command, tmp_path: Path) -> None:
         assert said[0].startswith(message)
 
 
+@pytest.mark.slow
 def test_broken_images_above_the_share_stop_the_run(command: Command, tmp_path: Path) -> None:
     images(tmp_path / "photos", count=24, broken=6)
     status, said = command(*on_folder("photos", "loader.max_broken_share=0.1"))
@@ -148,6 +150,7 @@ def test_broken_images_above_the_share_stop_the_run(command: Command, tmp_path: 
     assert ".png" in said[0]
 
 
+@pytest.mark.slow
 def test_broken_images_below_the_share_are_replaced_and_named(
     command: Command, tmp_path: Path
 ) -> None:
@@ -181,6 +184,7 @@ def test_a_run_continues_with_its_own_settings_only(command: Command, tmp_path: 
     ]
 
 
+@pytest.mark.slow
 def test_checkpoints_and_runs_that_are_none(command: Command, tmp_path: Path) -> None:
     (tmp_path / "broken" / "checkpoints" / "00000001").mkdir(parents=True)
     (tmp_path / "broken" / "checkpoints" / "00000001" / "shared.pt").write_text("no checkpoint")

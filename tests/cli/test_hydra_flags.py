@@ -38,6 +38,7 @@ def test_cfg_job_prints_what_composes_back_to_the_same_config(
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_what_is_printed_is_what_is_launched(
     method: str, capsys: pytest.CaptureFixture[str]

@@ -165,6 +165,7 @@ def test_no_runs_and_no_folder(
         assert "none of that name below runs. Did you mean 'swav_small'?" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_hundred_long_runs_are_listed_within_a_second(tmp_path: Path) -> None:
     """Reading is bounded for every run, however long it was; nothing of it needs torch."""
     lines = "".join(

@@ -68,6 +68,7 @@ def _read(terminal: int) -> bytes:
         return b""
 
 
+@pytest.mark.slow
 def test_plugins_of_installed_packages_are_listed(tmp_path: Path) -> None:
     (tmp_path / "lab_of_the_list.py").write_text(
         "from unlabeled.registry import register\n"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import pytest
 import torch
@@ -44,6 +45,7 @@ def assert_same(build: Callable[[], nn.Module]) -> None:
         assert parameter.is_meta == (parameter.ndim > 1) == (name in released), name
         assert torch.equal(released.get(name, parameter), expected[name]), name
         assert type(parameter) is nn.Parameter
+        assert parameter.requires_grad == expected[name].requires_grad, name
     for name, buffer in made.named_buffers():
         assert torch.equal(buffer, whole.get_buffer(name)), name
 
@@ -100,6 +102,16 @@ def test_a_parameter_may_be_tied() -> None:
         layers = build()
     pieces.release(layers)
     assert layers.get_parameter("1.weight") is layers.get_parameter("0.weight")
+
+
+def test_a_copy_of_a_module_is_built_in_pieces_too() -> None:
+    def build() -> nn.Module:
+        student = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 2))
+        teacher = deepcopy(student).requires_grad_(False)
+        nn.init.normal_(student[0].weight)  # which the copy is not made of
+        return nn.ModuleList([student, teacher])
+
+    assert_same(build)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -14,6 +16,7 @@ from tests_support.ranks import run_ranks
 from unlabeled.distributed import comm
 from unlabeled.distributed.shards import (
     ShardedGradScaler,
+    clip_each_grad,
     clip_grad_norm,
     gradient_norm,
     is_sharded,
@@ -27,6 +30,7 @@ from unlabeled.optim.optimizers.lars import LARS
 from unlabeled.optim.optimizers.sgd import SGD
 from unlabeled.registry import names
 
+DATA = Path(__file__).parents[1] / "data"
 SHAPES = [(5, 3), (1, 4), (8, 2, 3, 3), (6,), (2, 2)]
 """On two ranks: uneven rows, a rank without any, convolutions, a bias, zeros at the start."""
 OPTIMIZERS = {"larc": LARC, "lars": LARS, "sgd": SGD, "adamw": AdamW}
@@ -114,6 +118,44 @@ def test_clipping_takes_the_norm_over_all_ranks() -> None:
         for expected, found, worst in run_ranks(_clipped, 2, max_norm):
             assert found == pytest.approx(expected, rel=EQUAL)
             assert worst < EQUAL
+
+
+@pytest.mark.parametrize("max_norm", [3.0, 0.3])
+def test_clipping_each_gradient_is_that_of_the_official_dino(max_norm: float) -> None:
+    with np.load(DATA / "dino_misc.npz", allow_pickle=False) as file:
+        golden = dict(file)
+    names_of = golden["clip_names"].tolist()
+    parameters = []
+    for name in names_of:
+        parameters.append(nn.Parameter(torch.zeros(golden[f"clip_grad_in_{name}"].shape)))
+        parameters[-1].grad = torch.from_numpy(golden[f"clip_grad_in_{name}"])
+    before = [p.grad.clone() for p in parameters if p.grad is not None]
+    clip_each_grad([*parameters, nn.Parameter(torch.ones(2))], max_norm)  # one has no gradient
+    for name, parameter in zip(names_of, parameters, strict=True):
+        expected = torch.from_numpy(golden[f"clip{max_norm}_grad_out_{name}"])
+        torch.testing.assert_close(parameter.grad, expected, rtol=1e-5, atol=1e-7, msg=name)
+    changed = [not torch.equal(b, p.grad) for b, p in zip(before, parameters, strict=True)]
+    assert changed == (golden[f"clip{max_norm}_norms"] > max_norm).tolist()
+
+
+def _each_clipped() -> float:
+    """The largest difference between shards and whole gradients, some of them shorter."""
+    made, worst = pairs(), 0.0
+    for side in (1, 2):
+        clip_each_grad([pair[side] for pair in made], 2.0)
+    lengths = []
+    for _, whole, shards in made:
+        assert whole.grad is not None
+        assert shards.grad is not None
+        lengths.append(float(whole.grad.norm()))
+        worst = max(worst, float((full(shards.grad) - whole.grad).abs().max()))
+    assert min(lengths) < 1.99 and max(lengths) == pytest.approx(2.0, rel=1e-5)
+    return worst
+
+
+@pytest.mark.slow
+def test_clipping_each_gradient_takes_its_norm_over_all_ranks() -> None:
+    assert max(run_ranks(_each_clipped, 2)) < EQUAL
 
 
 def _overflow(rank_at_fault: int) -> tuple[float, bool]:

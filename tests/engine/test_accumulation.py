@@ -44,6 +44,7 @@ def test_accumulated_gradients_are_those_of_the_whole_batch(pieces: int, tmp_pat
     assert mean == pytest.approx(loss, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_so_is_the_update_with_a_clipped_gradient(tmp_path: Path) -> None:
     """Clipping sees the gradient of the whole step, once."""
     weights = []

@@ -49,6 +49,7 @@ def writer(trainer: Trainer) -> Iterator[BackgroundWriter]:
     writer.close()
 
 
+@pytest.mark.slow
 def test_an_error_of_the_run_does_not_cost_the_checkpoint_in_flight(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, *LARGE, "checkpoint.every_steps=1")
 

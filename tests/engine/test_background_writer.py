@@ -78,16 +78,21 @@ def test_what_changes_in_place_after_the_copy_does_not_reach_the_file(tmp_path: 
     writer.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_only_the_optimizer_changes_what_is_copied_beside_a_step(
     method: str, tmp_path: Path
 ) -> None:
-    """Over two epochs, with their codes made anew: from the end of a step to the next update."""
+    """Over two epochs, with their codes made anew: from the end of a step to the next update.
+
+    What the optimizer forgets of parameters that start again is gone from it, and unchanged.
+    """
     extra = ["method.queue_samples=24", "method.queue_start_epoch=0"] if method == "swav" else []
     trainer = tiny_trainer(tmp_path, f"method={method}", "hooks={}", *extra, "max_steps=8")
     later = checkpoint.changed_by_step(trainer.method)
     before: list[dict[str, Tensor]] = []
     changed: list[list[str]] = []
+    gone: list[set[str]] = []
 
     def late() -> dict[str, Tensor]:
         files = contents_of(trainer, trainer.step)
@@ -98,11 +103,19 @@ def test_only_the_optimizer_changes_what_is_copied_beside_a_step(
             before.append(deepcopy(late()))
 
     trainer.hooks.append(AtTheEnd(None))
-    trainer.optimizer.register_step_pre_hook(
-        lambda *_: changed.append(different(before[-1], late())) if before else None
-    )
+
+    def compare(*_: object) -> None:
+        if before:
+            now = late()
+            gone.append(set(before[-1]) - set(now))
+            changed.append(different({name: before[-1][name] for name in now}, now))
+
+    trainer.optimizer.register_step_pre_hook(compare)
     trainer.fit()
     assert changed == [[]] * 7
+    # Only at the start of the second epoch, behind the fourth step, and only of what starts again.
+    renewed = bool(list(trainer.method.renewed()))
+    assert [bool(names) for names in gone] == [False] * 3 + [renewed] + [False] * 3
     assert different(before[-2], before[-1])
 
 
@@ -131,6 +144,7 @@ def test_slots_are_copied_before_the_optimizer_changes_them(name: str, tmp_path:
     writer.close()
 
 
+@pytest.mark.slow
 def test_both_ways_write_the_same_bytes(tmp_path: Path) -> None:
     """The state is the same, so is what the files hold, down to the last byte."""
     for way in ("true", "false"):
@@ -143,6 +157,7 @@ def test_both_ways_write_the_same_bytes(tmp_path: Path) -> None:
         assert one.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.slow
 def test_the_next_checkpoint_waits_for_the_last_one(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, *LARGE)
     writer = writer_of(trainer)
@@ -154,6 +169,7 @@ def test_the_next_checkpoint_waits_for_the_last_one(tmp_path: Path) -> None:
     writer.close()
 
 
+@pytest.mark.slow
 def test_the_end_of_the_run_waits_for_the_last_one(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, *LARGE, "max_steps=1")
     trainer.fit()

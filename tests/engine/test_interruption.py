@@ -54,6 +54,7 @@ def stopped_run(run: Path, moment: Literal["step", "epoch"], step: int, *names: 
         trainer.fit()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("moment", "step", "names"),
     [

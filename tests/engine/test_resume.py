@@ -11,12 +11,25 @@ import pytest
 import torch
 
 from tests_support.command import TINY, unlabeled
-from tests_support.in_process import tiny_config
+from tests_support.in_process import METHODS, tiny_config
 from tests_support.same_run import assert_same_run, losses
 from unlabeled.engine.pretrain import pretrain
 
-METHODS = ["swav", "deepcluster_v2", "sela_v2", "simclr", "supervised"]
-EXTRA = {"swav": ["method.queue_samples=24", "method.queue_start_epoch=1"]}
+KILLED = [
+    "swav",
+    "deepcluster_v2",
+    "sela_v2",
+    "simclr",
+    "deepcluster",
+    "moco_v2",
+    "dino",
+    "deepercluster",
+]
+EXTRA = {
+    "swav": ["method.queue_samples=24", "method.queue_start_epoch=1"],
+    "moco_v2": ["method.queue_samples=36", "method.batch_norm_groups=3"],
+    "dino": ["assigner.warmup_epochs=3", "assigner.temperature=0.07", "final_weight_decay=0.4"],
+}
 STEPS = 12
 
 
@@ -33,7 +46,7 @@ def arguments(method: str, run: Path, *more: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", KILLED)
 def test_killed_at_random_steps_equals_never_stopped(method: str, tmp_path: Path) -> None:
     alone = unlabeled(*arguments(method, tmp_path / "alone"), cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
@@ -83,10 +96,14 @@ def test_stopping_early_and_continuing_equals_one_run(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_run_that_stopped_inside_an_epoch_goes_on_as_if_it_had_not(tmp_path: Path) -> None:
+@pytest.mark.parametrize("method", METHODS)
+def test_a_run_that_stopped_inside_an_epoch_goes_on_as_if_it_had_not(
+    method: str, tmp_path: Path
+) -> None:
     """In this process and in half a second; the processes above are real, and slow."""
     device = torch.device("cpu")
-    choices = (*EXTRA["swav"], "dataset.num_samples=24", "epochs=3", "hooks.knn_probe=null")
+    extra = (f"method={method}", *EXTRA.get(method, []), "hooks.knn_probe=null")
+    choices = (*extra, "dataset.num_samples=24", "epochs=3")
     alone, parts = (tiny_config(tmp_path / name, *choices) for name in ("alone", "parts"))
     pretrain(alone, device)
     pretrain(replace(parts, max_steps=5), device)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from torch import nn
 
 from tests_support.in_process import tiny_trainer
 from tests_support.ranks import run_ranks
@@ -20,6 +19,7 @@ from unlabeled.distributed.batch_norm import CpuSyncBatchNorm
 from unlabeled.distributed.traffic import Collective, counted
 from unlabeled.engine.trainer import Trainer
 from unlabeled.hooks.base import Hook
+from unlabeled.methods.queue import FeatureQueue
 from unlabeled.registry import names
 
 RANKS, VIEWS, RESOLUTIONS, DIM = 2, 3, 2, 19
@@ -32,6 +32,10 @@ COMMON = (
     *(f"scale.projection_dim={DIM}", "scale.hidden_dim=13"),
 )
 CLUSTERING = ("head.num_prototypes=[7, 11]",)
+TWO_LEVELS = (
+    *("head.super_clusters=2", "head.sub_clusters=3", "assigner.iterations=1"),
+    "method.every_epochs=1",
+)
 
 
 class Sent(NamedTuple):
@@ -78,6 +82,25 @@ def all_embeddings_and_their_gradients(trainer: Trainer) -> list[Sent]:
     return [gathered(own), reduced(RANKS * own)] * config.accumulate_steps
 
 
+def keys_of_all_ranks(trainer: Trainer) -> list[Sent]:
+    """And the images that they are made of, where batch normalisation is shuffled."""
+    config = trainer.config
+    passes = len(config.method.fields.crops_for_keys) * config.accumulate_steps
+    own = config.batch_size // (RANKS * config.accumulate_steps)
+    found = [gathered(own * DIM)] * passes
+    if config.sync_batch_norm.enabled:
+        return found + batch_norm(trainer, passes, passes, backward=False)
+    size = trainer.method.facts.views[0].size
+    return found + [gathered(own * 3 * size**2)] * passes
+
+
+def statistics_of_teacher_and_predictor(trainer: Trainer) -> list[Sent]:
+    """The teacher's, of a pass of the global crops; then those of the predictor's hidden layer."""
+    passes = trainer.config.accumulate_steps
+    found = batch_norm(trainer, passes, passes, backward=False)
+    return found + batch_norm(trainer, passes, backward=True, parts=("predictor",))
+
+
 def sums_and_counts_of_clusters(trainer: Trainer, numbers: dict[str, float]) -> list[Sent]:
     found = images_and_their_labels(trainer)
     for count in trainer.config.head.fields.num_prototypes:
@@ -99,6 +122,26 @@ def sums_of_prototypes(trainer: Trainer, numbers: dict[str, float]) -> list[Sent
     return found
 
 
+def kmeans(clusters: int, dim: int, iterations: int) -> list[Sent]:
+    """Where no cluster is split at the end."""
+    found = [gathered(1, 8), reduced(clusters * dim)]  # how many rows, and those to start from
+    found += [reduced(2, 8)] * (iterations + 1)  # the objective, and how many rows changed
+    found += [reduced(clusters * dim, 8), reduced(clusters, 8)] * iterations
+    return [*found, reduced(clusters, 8)]
+
+
+def covariance_and_clusters_of_two_levels(
+    trainer: Trainer, numbers: dict[str, float]
+) -> list[Sent]:
+    head, dim = trainer.config.head.fields, trainer.method.head.output_dim
+    found = [reduced(1), reduced(dim, 8), reduced(dim * dim, 8)]  # count, mean, covariance
+    found += [copied(dim * min(dim, trainer.config.assigner.fields.whitening_dim))]
+    dim = min(dim, trainer.config.assigner.fields.whitening_dim)
+    for clusters in [head.super_clusters] + [head.sub_clusters] * head.super_clusters:
+        found += kmeans(clusters, dim, trainer.config.assigner.fields.iterations)
+    return [*found, reduced(trainer.method.facts.num_samples, 8)]  # the labels
+
+
 def images_and_their_labels(trainer: Trainer) -> list[Sent]:
     """Of every rank's bank, per prototype set; and a forward pass of each assign crop, once."""
     config = trainer.config
@@ -108,6 +151,15 @@ def images_and_their_labels(trainer: Trainer) -> list[Sent]:
     if trainer.progress.epoch == 0:
         passes = steps * config.accumulate_steps * len(config.method.fields.crops_for_assign)
         found += batch_norm(trainer, passes, passes, backward=False)
+    return found
+
+
+def center_and_statistics_of_the_teacher(trainer: Trainer) -> list[Sent]:
+    """The sum of the step's scores; the teacher normalises the global views, without backward."""
+    found = [reduced(trainer.config.head.fields.num_outputs)]
+    for layer in trainer.method.get_submodule("teacher").modules():
+        if isinstance(layer, CpuSyncBatchNorm):
+            found += [gathered(1 + 2 * layer.num_features, 8)] * trainer.config.accumulate_steps
     return found
 
 
@@ -123,7 +175,11 @@ FORMULAS = {
     "deepcluster_v2": Formula(nothing, sums_and_counts_of_clusters),
     "sela_v2": Formula(nothing, sums_of_prototypes),
     "simclr": Formula(all_embeddings_and_their_gradients, nothing),
+    "dino": Formula(center_and_statistics_of_the_teacher, nothing),
+    "deepercluster": Formula(nothing, covariance_and_clusters_of_two_levels),
     "supervised": Formula(nothing, nothing),
+    "moco_v2": Formula(keys_of_all_ranks, nothing),
+    "byol": Formula(statistics_of_teacher_and_predictor, nothing),
 }
 CASES = [
     ("swav", *CLUSTERING),
@@ -138,15 +194,28 @@ CASES = [
     ("simclr",),
     ("simclr", "accumulate_steps=2"),
     ("simclr", "loss.negatives=local"),
+    ("dino", "head.num_outputs=7", "accumulate_steps=2"),
+    ("deepercluster", *TWO_LEVELS),
+    ("deepercluster", *TWO_LEVELS, "assigner.whitening_dim=5"),
     ("supervised",),
+    ("moco_v2",),
+    ("moco_v2", "method.crops_for_keys=[0, 1]", "accumulate_steps=2"),
+    ("moco_v2", "sync_batch_norm.enabled=false"),
+    ("byol",),
 ]
 
 
 def batch_norm(
-    trainer: Trainer, backbone_passes: int, head_passes: int | None = None, *, backward: bool
+    trainer: Trainer,
+    backbone_passes: int,
+    head_passes: int | None = None,
+    *,
+    backward: bool,
+    parts: tuple[str, ...] = ("backbone", "head"),
 ) -> list[Sent]:
     """Count, means and squares of C channels in float64; in backward two sums a channel."""
-    passes = {"backbone": backbone_passes, "head": head_passes or backbone_passes // RESOLUTIONS}
+    passes = dict.fromkeys(parts, head_passes or backbone_passes // RESOLUTIONS)
+    passes[parts[0]] = backbone_passes
     found = []
     for part, times in passes.items():
         for layer in getattr(trainer.method, part).modules():
@@ -193,8 +262,8 @@ def listen(folder: str, case: tuple[str, ...]) -> tuple[Listener, int, bool]:
         listener = Listener(found)
         trainer.hooks.append(listener)
         trainer.fit()
-    queue = getattr(trainer.method, "queue", nn.Identity())
-    in_use = bool(getattr(queue, "length", 0)) and queue.contents(0) is not None
+    queue = getattr(trainer.method, "queue", None)
+    in_use = isinstance(queue, FeatureQueue) and queue.contents(0) is not None
     return listener, gradients(trainer), in_use
 
 

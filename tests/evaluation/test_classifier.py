@@ -11,9 +11,17 @@ from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 from unlabeled.errors import DivergenceError
-from unlabeled.evaluation.classifier import Feed, cosine_rate, fit, step_rate
+from unlabeled.evaluation.classifier import (
+    Feed,
+    cosine_rate,
+    descend,
+    fit,
+    inverse_root_rate,
+    step_rate,
+)
 
-GOLDEN = Path(__file__).parents[1] / "data" / "swav_eval_lrs.npz"
+DATA = Path(__file__).parents[1] / "data"
+GOLDEN = DATA / "swav_eval_lrs.npz"
 CPU = torch.device("cpu")
 
 
@@ -82,6 +90,34 @@ def test_steps_equal_sgd_by_hand() -> None:
             value -= recipe.learning_rate(epoch) * velocity[number]
         np.testing.assert_allclose(classifier.weight.detach().numpy(), weight, atol=1e-6)
         np.testing.assert_allclose(classifier.bias.detach().numpy(), bias, atol=1e-6)
+
+
+def test_the_rate_of_every_step_is_the_official_one() -> None:
+    with np.load(DATA / "deepcluster_v1_steps.npz") as golden:
+        steps, rates = golden["lrdecay_t"].tolist(), golden["lrdecay_lr_wd1e7_wd1e4"]
+    for step, expected in zip(steps, rates, strict=True):
+        found = [inverse_root_rate(0.01, decay, step) for decay in (1e-7, 1e-4)]
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
+def test_rates_by_step_count_over_the_epochs() -> None:
+    """Plain SGD on a constant slope adds up the rates of all steps."""
+    value = torch.zeros((), requires_grad=True)
+    optimizer = torch.optim.SGD([value], lr=0.0)
+    batch = (torch.ones(1), torch.zeros(1))
+    path = [
+        -float(value.detach())
+        for _ in descend(
+            lambda epoch: iter([batch] * (2 + epoch)),
+            Constant(),
+            optimizer,
+            lambda features, labels: value * features.sum(),
+            remedy="",
+            step_rate=lambda step: 10.0**-step,
+        )
+    ]
+    assert path[:2] == pytest.approx([1.1, 1.1111])  # two steps, then three
+    assert len(path) == Constant().epochs
 
 
 def test_full_batches_reach_the_optimum_of_logistic_regression() -> None:

@@ -108,6 +108,7 @@ def test_shards_are_read_where_they_lie(tmp_path: Path) -> None:
         store.rows(chosen, "layer9")
 
 
+@pytest.mark.slow
 def test_half_as_many_bytes_with_float16(tmp_path: Path) -> None:
     wide = np.concatenate(list(FeatureStore(extracted(tmp_path / "wide")).shards()))
     store = FeatureStore(extracted(tmp_path / "half", "dtype=float16"))
@@ -220,6 +221,7 @@ def test_damaged_and_lost_files_are_made_again(tmp_path: Path) -> None:
     assert contents(out) == whole
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "said"),
     [

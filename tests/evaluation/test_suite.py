@@ -68,6 +68,7 @@ def test_its_numbers_are_those_of_evaluate(
         assert f"{name}: {expected['protocol']}" in table
 
 
+@pytest.mark.slow
 def test_what_is_measured_already_is_passed_over(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -81,6 +82,7 @@ def test_what_is_measured_already_is_passed_over(
     assert (tmp_path / "quick.txt").read_text().count("12.34") == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "change",
     [

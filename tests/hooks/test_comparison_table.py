@@ -95,6 +95,7 @@ def test_the_pretrained_row_is_kept_as_results(
         assert f"{result.metrics['top1']:.2f}" == number
 
 
+@pytest.mark.slow
 def test_data_without_labels_is_passed_over_with_the_reason(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

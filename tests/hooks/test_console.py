@@ -79,6 +79,7 @@ def test_the_time_left_counts_from_where_this_process_started(
     assert caplog.messages[-1].endswith("data wait 25%  0:20 left")
 
 
+@pytest.mark.slow
 def test_printing_changes_nothing(tmp_path: Path) -> None:
     often = trained(tmp_path / "a", "max_steps=5", "hooks.console.every_seconds=0")
     never = trained(tmp_path / "b", "max_steps=5", "hooks.console=null")

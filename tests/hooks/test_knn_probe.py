@@ -97,6 +97,7 @@ def test_it_measures_every_few_epochs_and_at_the_end(tmp_path: Path) -> None:
     assert measured == [2, 4, 5]
 
 
+@pytest.mark.slow
 def test_without_labels_of_a_test_split_it_says_so_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -38,6 +38,7 @@ def test_codes_made_at_the_start_of_an_epoch_are_kept(tmp_path: Path) -> None:
     assert [r["step"] for r in starts] == [0, 4, 8]
 
 
+@pytest.mark.slow
 def test_training_records_can_be_rarer_and_the_last_is_always_there(tmp_path: Path) -> None:
     trained(tmp_path, "hooks.metrics_log.every_steps=5", "hooks.knn_probe=null")
     records = list(RunDirectory(tmp_path).metrics())

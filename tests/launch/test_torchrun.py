@@ -54,6 +54,7 @@ def test_only_what_is_missing_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
         build_config(Torchrun.Config, {})
 
 
+@pytest.mark.slow
 def test_the_world_size_comes_from_the_environment(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -17,7 +17,7 @@ from unlabeled.distributed import comm
 from unlabeled.distributed.group import data_parallel
 from unlabeled.errors import ConfigError
 from unlabeled.losses.clustering import ClusteringLoss
-from unlabeled.methods.base import DataFacts, Progress
+from unlabeled.methods.base import DataFacts, Passes, Progress
 from unlabeled.methods.deepcluster_v2 import DeepClusterV2
 from unlabeled.models.heads.prototypes import PrototypesHead
 from unlabeled.optim.optimizers.larc import LARC
@@ -103,7 +103,7 @@ def compare_with_official_loop(name: str) -> None:
 
     for epoch in range(epochs):
         start = Progress(epoch * steps, steps, epochs * steps)
-        method.start_epoch(start, lambda: [batch(0, s) for s in range(steps)])
+        method.start_epoch(start, Passes(lambda: [batch(0, s) for s in range(steps)], list))
         if epoch == 0:
             close(method.bank_features, get["bank_init"])
             assert np.array_equal(method.bank_indices.numpy(), get["index_init"])

@@ -85,6 +85,7 @@ def test_the_weights_load_into_torchvision_s_own_model(tmp_path: Path) -> None:
     assert torch.equal(theirs(images), backbone(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "part",
     [
@@ -96,6 +97,8 @@ def test_the_weights_load_into_torchvision_s_own_model(tmp_path: Path) -> None:
         component("resnext", depth=50, groups=4, width_per_group=8, stem="small"),
         component("regnet", depth=5, w0=16, wa=12.0, wm=2.0, group_width=8),
         component("vit", width=16, depth=2, heads=2, patch=8, image_size=32),
+        component("alexnet", sobel=True, width=0.125, stem="small", grid=2, hidden_dim=16),
+        component("vgg16", width=0.0625, grid=1, hidden_dim=0),
         component("timm", model="mobilenetv3_small_050"),
         component("timm", model="vit_tiny_patch16_224", options={"img_size": 32}),
     ],

@@ -22,11 +22,24 @@ ARCHITECTURES: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet50": ("resnet", {"depth": 50, "width": 0.0625}),
     "resnext": ("resnext", {"depth": 50, "groups": 2, "width_per_group": 2}),
     "regnet": ("regnet", {"depth": 5, "w0": 16, "wa": 12.0, "wm": 2.0, "group_width": 8}),
+    "alexnet": ("alexnet", {"width": 0.0625, "grid": 1, "hidden_dim": 3}),
+    "vgg16": ("vgg16", {"width": 0.015625, "grid": 1, "hidden_dim": 3, "sobel": True}),
 }
 PROMISED = {
-    *("own", "torchvision", "timm", "detectron2", "swav", "deepcluster_v2", "dino", "moco", "vissl")
+    *(
+        "own",
+        "torchvision",
+        "timm",
+        "detectron2",
+        "swav",
+        "deepcluster_v2",
+        "dino",
+        "moco",
+        "vissl",
+    ),
+    "deepcluster",
 }
-NOT_IN = {"regnet": {"detectron2"}}
+NOT_IN = {"regnet": {"detectron2"}, "alexnet": {"detectron2"}, "vgg16": {"detectron2"}}
 """Networks that a project has not got."""
 
 

@@ -153,6 +153,7 @@ def assert_same(one: State, other: State) -> None:
         assert torch.equal(tensor, other[name]) and tensor.dtype == other[name].dtype, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("layout", "rename"), OFFICIAL, ids=lambda value: getattr(value, "__name__", value)
 )
@@ -218,6 +219,67 @@ def test_a_vision_transformer_goes_there_and_back(layout: str) -> None:
     assert_same(back, state)
 
 
+CLASSIFIERS = {"alexnet": ("1", "4"), "vgg16": ("0", "3")}
+"""Numbers of the two linear layers in the official classifiers."""
+
+
+def narrow(architecture: str, sobel: bool) -> nn.Module:
+    cls = get("backbone", architecture)
+    backbone: nn.Module = cls(cls.Config(width=0.125, grid=1, hidden_dim=6, sobel=sobel))
+    return backbone
+
+
+def deepcluster(state: State, architecture: str, sobel: bool) -> Any:
+    """A checkpoint of main.py: the convolutions wrapped, the filters and a classifier beside."""
+    content: State = {}
+    for name, tensor in state.items():
+        part, number, rest = name.split(".")
+        if part == "features":
+            content[f"features.module.{number}.{rest}"] = tensor
+        else:
+            assert number in CLASSIFIERS[architecture]
+            content[f"classifier.{number}.{rest}"] = tensor
+    if sobel:
+        content |= {
+            "sobel.0.weight": torch.full((1, 3, 1, 1), 1 / 3),
+            "sobel.0.bias": torch.zeros(1),
+        }
+        content |= {"sobel.1.weight": torch.rand(2, 1, 3, 3), "sobel.1.bias": torch.zeros(2)}
+    content |= {"top_layer.weight": torch.rand(9, 6), "top_layer.bias": torch.rand(9)}
+    return {"epoch": 5, "arch": architecture, "state_dict": content, "optimizer": {"state": {}}}
+
+
+@pytest.mark.parametrize("architecture", CLASSIFIERS)
+@pytest.mark.parametrize("sobel", [False, True])
+def test_deepcluster_s_networks_load_bit_by_bit(architecture: str, sobel: bool) -> None:
+    backbone, original = (narrow(architecture, sobel) for _ in range(2))
+    state = {name: torch.rand(t.shape).to(t.dtype) for name, t in original.state_dict().items()}
+    content = deepcluster(state, architecture, sobel)
+    name, found = find_backbone(content, backbone, origin="file")
+    assert name == "deepcluster"
+    load_into(backbone, found, "file")
+    assert_same(dict(backbone.state_dict()), state)
+    written = LAYOUTS["deepcluster"].content(state)["state_dict"]
+    assert_same(written, {key: content["state_dict"][key] for key in written})
+    # Files older than torch 0.4.1 lack the counters; and some were saved without the wrapper.
+    older = {
+        key.replace(".module", ""): tensor
+        for key, tensor in content["state_dict"].items()
+        if not key.endswith("num_batches_tracked")
+    }
+    _, found = find_backbone({"state_dict": older}, backbone, origin="file")
+    load_into(backbone, found, "file")
+
+
+def test_a_network_on_slopes_is_not_loaded_into_one_on_colours() -> None:
+    state = dict(narrow("alexnet", sobel=True).state_dict())
+    backbone = narrow("alexnet", sobel=False)
+    _, found = find_backbone(deepcluster(state, "alexnet", True), backbone, origin="file")
+    with pytest.raises(CheckpointError, match=r"features\.0\.weight \[12, 2, 11, 11\] instead of"):
+        load_into(backbone, found, "file")
+
+
+@pytest.mark.slow
 def test_timm_s_resnet_takes_them(original: State) -> None:
     theirs = timm.create_model("resnet50", num_classes=0)
     theirs.load_state_dict(LAYOUTS["timm"].content(without_fc(original)), strict=True)

@@ -1,9 +1,14 @@
 from __future__ import annotations
 
+from pathlib import Path
+
+import numpy as np
 import torch
 from torch import Tensor
 
 from unlabeled.models.sobel import Sobel
+
+DATA = Path(__file__).parents[1] / "data"
 
 
 def by_hand(images: Tensor) -> Tensor:
@@ -27,6 +32,12 @@ def test_slopes_are_the_weighted_differences_of_neighbours() -> None:
     edges = Sobel()(images)
     assert edges.shape == (2, 2, 7, 5)
     torch.testing.assert_close(edges.double(), by_hand(images), atol=1e-5, rtol=0)
+
+
+def test_slopes_are_the_official_network_s() -> None:
+    with np.load(DATA / "deepcluster_v1_steps.npz") as golden:
+        edges = Sobel()(torch.from_numpy(golden["sobel_in"]))
+        np.testing.assert_allclose(edges.numpy(), golden["sobel_out_v1"], atol=1e-5)
 
 
 def test_turning_the_image_exchanges_the_two_slopes() -> None:

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
+from unlabeled.models.backbones.alexnet import AlexNet
 from unlabeled.models.backbones.regnet import RegNet
 from unlabeled.models.backbones.resnet import ResNet
+from unlabeled.models.backbones.vgg16 import VGG16
 from unlabeled.models.stages import stages
 
 
@@ -24,6 +27,14 @@ def test_a_regnet_has_the_blocks_of_its_trunk() -> None:
     blocks = [name for name, _ in backbone.trunk_output.named_children()]
     assert len(blocks) > 1
     assert names(backbone) == [f"trunk_output.{name}" for name in blocks]
+
+
+def test_an_old_network_has_its_convolutions_and_its_linear_layers() -> None:
+    with torch.device("meta"):
+        vgg16, alexnet = VGG16(VGG16.Config()), AlexNet(AlexNet.Config())
+    assert names(vgg16) == ["features", "fully_connected"]
+    # Two linear layers hold 94 % of AlexNet's numbers, so a cut elsewhere would divide nothing.
+    assert names(alexnet) == ["fully_connected.1", "fully_connected.4"]
 
 
 def test_members_of_one_long_list_are_stages_and_lists_that_nobody_calls_are_none() -> None:

@@ -122,6 +122,7 @@ def sharded_steps(name: str, shard: bool) -> list[torch.Tensor]:
     return [getattr(p, "full_tensor", lambda p=p: p)().detach() for p in model.parameters()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["larc", "lars"])
 def test_sharded_parameters_move_by_the_norms_of_the_whole_tensors(name: str) -> None:
     whole = sharded_steps(name, False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
@@ -19,8 +20,9 @@ from unlabeled.engine.build import build_trainer
 from unlabeled.engine.interruption import Interruption
 from unlabeled.engine.run_directory import RunDirectory
 from unlabeled.engine.trainer import Trainer
+from unlabeled.registry import names
 
-METHODS = ("swav", "deepcluster_v2", "sela_v2", "simclr", "supervised")
+METHODS = tuple(names("method"))
 
 
 @cache
@@ -50,6 +52,12 @@ def built(config: PretrainConfig) -> Trainer:
     directory.create()
     device = torch.device("cpu")
     return build_trainer(config, directory, device, Interruption(device))
+
+
+def built_from(arguments: Sequence[str]) -> Trainer:
+    """What these arguments of `unlabeled pretrain` describe, on the CPU."""
+    composed = compose_config("pretrain", arguments)
+    return built(build_config(PretrainConfig, composed.data, composed.problems))
 
 
 def trained(run: Path, *overrides: str) -> Trainer:

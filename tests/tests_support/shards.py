@@ -7,11 +7,14 @@ import tarfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from unlabeled.data.index.building import Built, build
 from unlabeled.data.index.inputs import plan
 from unlabeled.data.index.reader import Index
+from unlabeled.data.sampling.permutation import Permutation
+from unlabeled.data.sources.photo_patches import PhotoPatches
 
 
 def png(number: int) -> bytes:
@@ -27,6 +30,24 @@ def put_images(root: Path, *names: str) -> None:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(png(number))
+
+
+def put_patches(folder: Path, *, images: int, shards: int) -> None:
+    """Patches of photographs (16 x 16) in shards of equal size, `0.tar` and so on, with labels."""
+    per_picture = -(-images // 20)
+    source = PhotoPatches(
+        PhotoPatches.Config(train_per_picture=per_picture, image_size=16), split="train"
+    )
+    order = Permutation(len(source), 0)(np.arange(images)).tolist()
+    assert source.labels is not None
+    for shard in range(shards):
+        members = []
+        for number in order[shard::shards]:
+            buffer = io.BytesIO()
+            Image.fromarray(source.image(number)).save(buffer, "PNG")
+            members.append((f"{number:03d}.png", buffer.getvalue()))
+            members.append((f"{number:03d}.cls", b"%d" % source.labels[number]))
+        put_shard(folder / f"{shard}.tar", members)
 
 
 def put_shard(path: Path, members: Iterable[tuple[str, bytes]], kind: int = 1) -> None:

@@ -1,23 +1,45 @@
-"""The contracts of the code-makers: online ones see a batch of scores, offline ones a data set."""
+"""The contracts of the code-makers: those of a batch see scores, offline ones a data set."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import ClassVar
 
 from torch import Tensor, nn
 
+from unlabeled.methods.base import Progress
 
-class OnlineAssigner(nn.Module, abc.ABC):
-    """Makes codes of a batch at every step; the constructor is `__init__(self, config)`."""
+
+class BatchAssigner(nn.Module, abc.ABC):
+    """Makes codes of a batch at every step; the constructor is `__init__(self, config)`.
+
+    The method calls `begin` once, and in every step `before_step` -> `forward`, once for each
+    micro-batch -> `after_step`. What is kept from step to step is a buffer, equal on all ranks.
+    """
+
+    makes_codes: ClassVar[bool] = True
+    """Whether what it makes are codes, rows that sum to 1; otherwise they are other targets."""
+
+    def begin(self, num_scores: int) -> None:
+        """Told before training how many scores a row has."""
+
+    def before_step(self, progress: Progress) -> None:
+        """Told where the run stands."""
 
     @abc.abstractmethod
     def forward(self, scores: Tensor) -> Tensor:
-        """Codes [B', K], rows summing to 1, of this rank's scores [B', K]; no gradient flows.
+        """Codes [B', K] of this rank's scores [B', K]; no gradient flows.
 
         The batch is that of all ranks together, each with as many rows.
         """
+
+    def after_step(self) -> None:
+        """Called when all micro-batches of a step have their codes; by all ranks together."""
+
+
+class OnlineAssigner(BatchAssigner):
+    """A code-maker to which the scores of a batch are all there is: it remembers nothing."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +74,3 @@ class OfflineAssigner(abc.ABC):
         `seed` decides every random choice and must be equal on all ranks, as `prototypes` [K, D]
         (unit rows) must; an assigner that finds its own centroids ignores the latter.
         """
-
-
-def row_chunks(num_rows: int, chunk_rows: int) -> Iterator[slice]:
-    """Slices that cover the rows in order, at most `chunk_rows` at a time."""
-    for start in range(0, num_rows, chunk_rows):
-        yield slice(start, min(start + chunk_rows, num_rows))

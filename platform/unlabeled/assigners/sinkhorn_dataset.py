@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from unlabeled.assigners.base import OfflineAssigner, OfflineCodes, row_chunks
+from unlabeled.assigners.base import OfflineAssigner, OfflineCodes
+from unlabeled.clustering.chunks import row_chunks
 from unlabeled.distributed import comm
 from unlabeled.losses.precision import at_least_float32, without_autocast
 from unlabeled.registry import register

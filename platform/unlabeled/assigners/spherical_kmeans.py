@@ -10,14 +10,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from unlabeled.assigners.base import OfflineAssigner, OfflineCodes, row_chunks
+from unlabeled.assigners.base import OfflineAssigner, OfflineCodes
+from unlabeled.clustering.assignment import largest_products
+from unlabeled.clustering.means import cluster_means, cluster_sums
 from unlabeled.distributed import comm
 from unlabeled.errors import ConfigError
 from unlabeled.losses.precision import at_least_float32, without_autocast
 from unlabeled.registry import register
-
-_CHUNK_ENTRIES = 2**25
-"""Entries of one block of scores: 128 MiB of float32, whatever the number of rows."""
 
 
 @register("assigner", "spherical_kmeans")
@@ -89,39 +88,13 @@ def random_rows(features: Tensor, count: int, seed: int) -> Tensor:
 
 def lloyd(features: Tensor, centroids: Tensor, iterations: int) -> Iterator[tuple[Tensor, Tensor]]:
     """Each assignment's centroids [K, D] and labels [n]: `iterations` + 1 of them."""
-    labels = nearest(features, centroids)
+    _, labels = largest_products(features, centroids)
     yield centroids, labels
     for _ in range(iterations):
-        centroids = _update(features, labels, centroids)
-        labels = nearest(features, centroids)
+        sums, counts = cluster_sums(features, labels, len(centroids))
+        centroids = functional.normalize(cluster_means(sums, counts, centroids), dim=1)
+        _, labels = largest_products(features, centroids)
         yield centroids, labels
-
-
-def nearest(features: Tensor, centroids: Tensor) -> Tensor:
-    """The centroid of largest cosine [n] of every row, the first of equals."""
-    labels = torch.empty(len(features), dtype=torch.int64, device=features.device)
-    for rows in _chunks(features, centroids):
-        labels[rows] = (features[rows] @ centroids.t()).argmax(dim=1)
-    return labels
-
-
-def _update(features: Tensor, labels: Tensor, centroids: Tensor) -> Tensor:
-    """The normalised means [K, D] of the clusters; those without rows keep their centroid."""
-    # Sums are products with one-hot rows: scattered additions have no fixed order on a GPU, and a
-    # resumed run must find the same clusters.
-    sums = torch.zeros_like(centroids, dtype=torch.float64)
-    for rows in _chunks(features, centroids):
-        members = functional.one_hot(labels[rows], len(centroids)).to(features.dtype)  # [n, K]
-        sums += members.t() @ features[rows]
-    counts = torch.bincount(labels, minlength=len(centroids))
-    comm.all_reduce_sum(sums)
-    comm.all_reduce_sum(counts)
-    means = (sums / counts.clamp(min=1).unsqueeze(1)).to(centroids.dtype)
-    return functional.normalize(torch.where(counts.unsqueeze(1) > 0, means, centroids), dim=1)
-
-
-def _chunks(features: Tensor, centroids: Tensor) -> Iterator[slice]:
-    return row_chunks(len(features), max(1, _CHUNK_ENTRIES // len(centroids)))
 
 
 def _describe(features: Tensor, centroids: Tensor, labels: Tensor) -> dict[str, float]:

@@ -6,17 +6,20 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from unlabeled.cli.printable import printable
 from unlabeled.data.index.building import Built, build
-from unlabeled.data.index.checking import check, statistics
+from unlabeled.data.index.checking import DAMAGE, check, statistics
+from unlabeled.data.index.deep_checking import check_images
 from unlabeled.data.index.inputs import plan
 from unlabeled.data.index.layout import HEADER
+from unlabeled.data.index.opening import Opener, Roots
 from unlabeled.data.index.reader import Index
+from unlabeled.data.index.records import Problem
 from unlabeled.data.index.shuffling import shuffle
 from unlabeled.errors import ConfigError, DataError
 
@@ -75,9 +78,8 @@ def _add_merge(actions: Actions) -> None:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     parser.add_argument("--out", type=Path, required=True, metavar="INDEX", help="folder to make")
-    parser.add_argument("--workers", type=_count, default=cores, help="processes (all cores)")
+    parser.add_argument("--workers", type=_count, default=_cores(), help="processes (all cores)")
 
 
 def _add_shuffle(actions: Actions) -> None:
@@ -94,6 +96,18 @@ def _add_check(actions: Actions) -> None:
     parser = actions.add_parser("check", help="compare with what was indexed", description=text)
     parser.add_argument("index", metavar="INDEX")
     parser.add_argument("--files", action="store_true", help="look at every image file too")
+    parser.add_argument(
+        "--deep", action="store_true", help="read and decode every image, as training would"
+    )
+    parser.add_argument(
+        "--roots",
+        nargs="+",
+        default=[],
+        metavar="FOLDER",
+        help="where --deep may open files, beside the folder that the index lies in",
+    )
+    parser.add_argument("--anywhere", action="store_true", help="--deep may open files anywhere")
+    parser.add_argument("--workers", type=_count, default=_cores(), help="threads of --deep")
     parser.set_defaults(run=_check)
 
 
@@ -140,7 +154,7 @@ def _shuffle(given: argparse.Namespace) -> int:
 def _check(given: argparse.Namespace) -> int:
     index = Index(given.index)
     found = 0
-    for problem in check(index, files=given.files):
+    for problem in _problems(index, given):
         found += 1
         if found <= SHOWN:
             print(f"{problem.kind}: {printable(problem.name)} {printable(problem.reason)}")
@@ -149,6 +163,19 @@ def _check(given: argparse.Namespace) -> int:
         raise DataError(f"{given.index}: {found} problems{more}; build the index again")
     print(f"{given.index}: {len(index)} entries, nothing wrong")
     return 0
+
+
+def _problems(index: Index, given: argparse.Namespace) -> Iterator[Problem]:
+    """Those of the index and, where it can be believed and --deep was given, of its images."""
+    damaged = False
+    for problem in check(index, files=given.files):
+        damaged = damaged or problem.kind in DAMAGE
+        yield problem
+    if not given.deep or damaged:
+        return
+    folders = [os.fsencode(os.path.expanduser(folder)) for folder in given.roots]
+    roots = Roots([index.base, *folders], anywhere=given.anywhere)
+    yield from check_images(index, Opener(index.base, roots), workers=given.workers)
 
 
 def _stats(given: argparse.Namespace) -> int:
@@ -185,6 +212,12 @@ def _share(text: str) -> float:
     if not 0 <= float(text) <= 1:
         raise argparse.ArgumentTypeError(f"{text} is not in [0, 1]")
     return float(text)
+
+
+def _cores() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _count(text: str) -> int:

@@ -52,6 +52,12 @@ COMMANDS: dict[str, Command] = {
         "many benchmarks of the same weights, one table; what is measured already is passed over",
         needs_torch=True,
     ),
+    "study": Command(
+        "unlabeled.cli.study",
+        "STUDY [scale=tiny] [seeds=0,1,2] [key=value ...]",
+        "a table of a paper again: a run a row, ours beside the published numbers",
+        needs_torch=True,
+    ),
     "extract": Command(
         "unlabeled.cli.extract",
         "weights=... dataset=... out=... [key=value ...]",

@@ -14,6 +14,7 @@ UNCATCHABLE = ("SIGKILL", "SIGSTOP")
 Device = Literal["auto", "cpu", "cuda"]
 Sharding = Literal["none", "fsdp"]
 ActivationCheckpointing = Literal["none", "stage"]
+ClipScope = Literal["model", "tensor"]
 
 
 def _positive(**values: float | None) -> Problems:
@@ -92,7 +93,10 @@ class CheckpointConfig:
     """When checkpoints are written and how many stay."""
 
     every_steps: int | None
+    every_samples: int | None = None
+    """Images between two checkpoints, rounded up to whole steps."""
     every_epochs: int | None
+    """Epochs, or where those are cut into rounds, rounds between two checkpoints."""
     keep: int
     """Newest checkpoints kept on disk."""
     on_signals: list[str]
@@ -105,7 +109,10 @@ class CheckpointConfig:
     def problems(self) -> Problems:
         """Ranges."""
         yield from _positive(
-            every_steps=self.every_steps, every_epochs=self.every_epochs, keep=self.keep
+            every_steps=self.every_steps,
+            every_samples=self.every_samples,
+            every_epochs=self.every_epochs,
+            keep=self.keep,
         )
         known = [name for name in signal.Signals.__members__ if name not in UNCATCHABLE]
         for name in self.on_signals:
@@ -141,9 +148,18 @@ class PretrainConfig:
     epochs: float | None
     samples: int | None
     """Length of the run: `epochs` or `samples`, one of the two."""
+    round_samples: int | None = None
+    """Images after which meters, probes and checkpoints that come once an epoch have their turn,
+    rounded up to whole steps. null: an epoch, or a tenth of a run by `samples` if that is less."""
     max_steps: int | None
     """Stop after this many steps; schedules still follow the full length."""
     clip_grad_norm: float | None
+    clip_grad_scope: ClipScope = "model"
+    """What `clip_grad_norm` limits: the norm of the whole gradient, or that of each parameter's
+    (DINO)."""
+    final_weight_decay: float | None = None
+    """Weight decay at the end of the run, to which that of the optimizer moves along half a cosine
+    (DINO: 0.4); null: it stays."""
     sharding: Sharding
     """What the ranks divide among them: none (each holds the whole model), or fsdp (parameters,
     gradients and optimizer state; a stage of the backbone is gathered while it computes)."""
@@ -185,6 +201,7 @@ class PretrainConfig:
             accumulate_steps=self.accumulate_steps,
             epochs=self.epochs,
             samples=self.samples,
+            round_samples=self.round_samples,
             max_steps=self.max_steps,
             clip_grad_norm=self.clip_grad_norm,
             threads=self.threads,
@@ -194,6 +211,8 @@ class PretrainConfig:
                 "epochs",
                 "give the length as `epochs` or as `samples`, one of the two (the other null)",
             )
+        if self.final_weight_decay is not None and self.final_weight_decay < 0:
+            yield "final_weight_decay", f"must not be negative, got {self.final_weight_decay}"
         if self.sharding == "fsdp" and self.compile:
             yield "compile", "not together with sharding=fsdp; set compile=false or sharding=none"
         shares = self.launch.fields.processes * self.accumulate_steps

@@ -97,6 +97,17 @@ def _synchronised(
     return new
 
 
+def normalises_part_of_the_rows(module: nn.Module) -> bool:
+    """Whether a batch normalisation in `module` sees fewer rows than all ranks have together."""
+    return any(
+        isinstance(layer, _BatchNorm)
+        and not (
+            isinstance(layer, nn.SyncBatchNorm | CpuSyncBatchNorm) and layer.process_group is None
+        )
+        for layer in module.modules()
+    )
+
+
 class CpuSyncBatchNorm(_BatchNorm):
     """Batch normalisation over the rows of all ranks of a group; torch's layer needs a GPU.
 

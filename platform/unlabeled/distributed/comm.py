@@ -62,6 +62,17 @@ def all_gather(tensor: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
+def all_gather_rows(tensor: Tensor) -> Tensor:
+    """As `all_gather`, of tensors that may differ in their number of rows; in rank order."""
+    if world_size() == 1:
+        return tensor
+    counts = all_gather(torch.tensor([len(tensor)], device=tensor.device)).tolist()
+    padded = tensor.new_zeros(max(counts), *tensor.shape[1:])
+    padded[: len(tensor)] = tensor
+    parts = all_gather(padded).view(len(counts), *padded.shape)
+    return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+
 def all_gather_objects(value: T) -> list[T]:
     """A small picklable value from every rank, in rank order."""
     if world_size() == 1:

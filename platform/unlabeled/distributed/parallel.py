@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unlabeled.distributed.group import data_parallel, without_gradient_averaging
+from unlabeled.distributed.shards import clip_each_grad
 
 
 class Parallel(abc.ABC):
@@ -39,6 +40,10 @@ class Parallel(abc.ABC):
 
         On every rank the norm is that of the whole gradient.
         """
+
+    def clip_each_grad(self, max_norm: float) -> None:
+        """Scale the gradient of each parameter so that its own norm is at most `max_norm`."""
+        clip_each_grad(self.module.parameters(), max_norm)
 
 
 class DataParallel(Parallel):

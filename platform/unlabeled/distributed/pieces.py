@@ -40,6 +40,14 @@ class Pieces:
         self.put(number, parameter.detach())
         return nn.Parameter(_Piece(parameter, self, number), parameter.requires_grad)
 
+    def copy(self, parameter: _Piece) -> nn.Parameter:
+        """Another parameter with the values of `parameter`; it is not whole."""
+        whole = self.whole(parameter.number)
+        rows = self._rows[parameter.number] if whole is None else whole[own_rows(len(whole))]
+        self._rows.append(rows.clone())
+        piece = _Piece(parameter, self, len(self._rows) - 1)
+        return nn.Parameter(piece, parameter.requires_grad)
+
     def put(self, number: int, whole: Tensor) -> None:
         """Let a parameter be the whole one."""
         self.flush()
@@ -90,6 +98,9 @@ class _Piece(Tensor):
         self.pieces, self.number = pieces, number
         return self
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> nn.Parameter:
+        return self.pieces.copy(self)
+
     @classmethod
     def __torch_dispatch__(  # type: ignore[override]
         cls, function: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
@@ -127,6 +138,7 @@ def building_pieces() -> Iterator[Pieces]:
     """Modules built in this context keep of their large parameters the rows of this rank.
 
     Parameters of two dimensions and more are whole one at a time, while they are initialised.
+    A deep copy of a module copies the rows of its parameters.
     Every random number is drawn as it would be without this context, so the model is the same, bit
     for bit. Smaller parameters and buffers are made as ever. `Pieces.release` ends it for a module.
     NotInPieces where a constructor comes back to a parameter after it began another one, except to

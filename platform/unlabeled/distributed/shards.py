@@ -75,6 +75,21 @@ def clip_grad_norm(parameters: Iterable[nn.Parameter], max_norm: float) -> Tenso
     return total
 
 
+@torch.no_grad()
+def clip_each_grad(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
+    """g <- g min(1, max_norm / (|g| + 1e-6)) for the gradient of each parameter, in shards or not.
+
+    All ranks call this together. Reference: `clip_gradients` of the official DINO code.
+    """
+    gradients = [p.grad for p in parameters if p.grad is not None]
+    for sharded in (False, True):
+        rows = [local(g) for g in gradients if is_sharded(g) == sharded]
+        if rows:
+            norms = torch.stack(list(torch._foreach_norm(rows)))  # [P]
+            factors = (max_norm / ((whole_norms(norms) if sharded else norms) + 1e-6)).clamp(max=1)
+            torch._foreach_mul_(rows, list(factors.unbind()))
+
+
 class ShardedGradScaler(torch.amp.GradScaler):
     """Loss scaling where gradients are in shards: one rank's overflow costs every rank the step."""
 

@@ -9,7 +9,7 @@ from copy import copy
 import numpy as np
 import torch
 
-from unlabeled.config.derived import Lengths, derive_lengths
+from unlabeled.config.derived import Lengths, derive_lengths, stated_samples
 from unlabeled.config.schema import LoaderConfig, PretrainConfig
 from unlabeled.data.loader import StepBatches
 from unlabeled.data.normalize import Normalize
@@ -31,6 +31,7 @@ from unlabeled.engine.sharding import build_parallel
 from unlabeled.engine.trainer import LoopSettings, Trainer
 from unlabeled.errors import ConfigError
 from unlabeled.methods.base import DataFacts, Method
+from unlabeled.optim.weight_decay import WeightDecaySchedule
 from unlabeled.registry import get
 
 log = logging.getLogger(__name__)
@@ -42,6 +43,8 @@ def build_trainer(
     """Everything that a run needs, built in the order in which the data takes its way."""
     started = time.monotonic()
     source: Source = config.dataset.build(split="train")
+    if not source.counted:
+        source.stated_samples = stated_samples(config)
     pipeline: Pipeline = config.transform.build()
     check_crop_sizes(source, pipeline, config)
     lengths = derive_lengths(config, len(source))
@@ -56,12 +59,14 @@ def build_trainer(
     )
     trained = [(n, p) for n, p in method.named_parameters() if p.requires_grad]
     seed_everything(config.seed, rank=comm.rank() + 1)
+    optimizer = config.optimizer.build(named_parameters=trained)
     trainer = Trainer(
         method=method,
         parallel=parallel,
         data=build_data(config, source, pipeline, lengths, device),
-        optimizer=config.optimizer.build(named_parameters=trained),
+        optimizer=optimizer,
         scheduler=scheduler,
+        weight_decay=weight_decay_schedule(config, optimizer, lengths),
         precision=Precision(config.precision, device, parallel.grad_scaler),
         meters=[c.build(method=method) for c in config.meters.values() if c],
         hooks=[
@@ -74,9 +79,11 @@ def build_trainer(
             last_step=lengths.last_step,
             total_steps=lengths.total_steps,
             steps_per_epoch=lengths.steps_per_epoch,
+            round_steps=lengths.round_steps,
             batch_size=config.batch_size,
             accumulate_steps=config.accumulate_steps,
             clip_grad_norm=config.clip_grad_norm,
+            clip_grad_scope=config.clip_grad_scope,
         ),
         device=device,
         config=config,
@@ -84,6 +91,17 @@ def build_trainer(
     )
     log.debug("built in %.1f s", time.monotonic() - started)
     return trainer
+
+
+def weight_decay_schedule(
+    config: PretrainConfig, optimizer: torch.optim.Optimizer, lengths: Lengths
+) -> WeightDecaySchedule | None:
+    """From the optimizer's weight decay to the final one, if there is one."""
+    if config.final_weight_decay is None:
+        return None
+    return WeightDecaySchedule(
+        optimizer, final=config.final_weight_decay, total_steps=lengths.total_steps
+    )
 
 
 def seed_everything(seed: int, rank: int) -> None:
@@ -134,6 +152,7 @@ def build_method(
         micro_batch_size=lengths.micro_batch_size,
         steps_per_epoch=lengths.steps_per_epoch,
         seed=config.seed,
+        total_steps=lengths.total_steps,
     )
     method: Method = config.method.build(
         backbone=backbone,
@@ -180,6 +199,7 @@ def build_data(
     return TrainingData(
         step_batches(None, config.accumulate_steps),
         step_batches(INITIAL_PASS_EPOCH, config.accumulate_steps),
+        config.eval_transform.build(),
         settings=config.loader,
         normalize=Normalize(config.normalization, device, channels_last=config.channels_last),
         device=device,
@@ -202,4 +222,9 @@ def derived_numbers(trainer: Trainer) -> dict[str, str]:
     spelled = getattr(trainer.scheduler, "arithmetic", None)
     if spelled is not None:
         numbers["lr"] = spelled()
+    decay = trainer.weight_decay
+    if decay is not None:
+        numbers["weight_decay"] = (
+            f"{decay.first:g} to {decay.final:g} over {decay.total_steps} steps"
+        )
     return {**numbers, **trainer.method.derived_numbers()}

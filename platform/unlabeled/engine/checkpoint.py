@@ -58,6 +58,11 @@ class Checkpoint:
         """How many ranks wrote it."""
         return int(self.shared["world_size"])
 
+    @property
+    def evaluated(self) -> str:
+        """Which submodule of the method is measured; files older than teachers do not say."""
+        return str(self.shared.get("evaluated", "backbone"))
+
 
 def contents(
     *,
@@ -82,6 +87,7 @@ def contents(
             "step": step,
             "world_size": comm.world_size(),
             "blocks": {name: rows.block for name, rows in method.rank_buffers.items()},
+            "evaluated": method.evaluated,
             "method": state,
             "optimizer": {**optimizer_state, "state": slots},
             "scaler": scaler.state_dict(),

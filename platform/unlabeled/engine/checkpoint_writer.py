@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 class CheckpointWriter(Hook):
-    """Save every `every_steps` steps, every `every_epochs` epochs, at the end, and on a signal.
+    """Save every so many steps, samples or epochs, at the end, and on a signal.
 
-    `config` is the top-level `checkpoint` group. All ranks write together; batch-norm statistics
+    `config` is the top-level `checkpoint` group; its epochs are rounds where the run is shorter
+    than one. All ranks write together; batch-norm statistics
     are those of rank 0. With `background` the run stands still only while the state is copied.
     After a signal to one of the ranks (`on_signals`) all raise Interrupted.
     """
@@ -42,17 +43,10 @@ class CheckpointWriter(Hook):
 
     def step_done(self, trainer: Trainer) -> None:
         """Save if it is time."""
-        progress = trainer.progress
-        by_step = self.config.every_steps and trainer.step % self.config.every_steps == 0
-        by_epoch = (
-            self.config.every_epochs
-            and progress.epoch_step == 0
-            and progress.epoch % self.config.every_epochs == 0
-        )
         at_end = trainer.step == trainer.settings.last_step
         signal = self.interruption.agreed()
         assert self._writer is not None
-        if (by_step or by_epoch or at_end or signal) and trainer.step != self._saved_step:
+        if (at_end or signal or self._due(trainer)) and trainer.step != self._saved_step:
             self._saved_step = trainer.step
             same_buffers(trainer.method, trainer.method.rank_buffers)
             self._writer.save(
@@ -72,6 +66,20 @@ class CheckpointWriter(Hook):
                 f"{signal} after step {trainer.step}, which a checkpoint holds; the same command "
                 f"with run.dir={trainer.run.path} continues"
             )
+
+    def _due(self, trainer: Trainer) -> bool:
+        """Whether the last step completed one of the config's distances."""
+        steps, samples, epochs = (
+            *(self.config.every_steps, self.config.every_samples),
+            self.config.every_epochs,
+        )
+        if steps and trainer.step % steps == 0:
+            return True
+        if epochs and trainer.ends_round(epochs):
+            return True
+        batch = trainer.settings.batch_size
+        passed, before = trainer.step * batch, (trainer.step - 1) * batch
+        return samples is not None and passed // samples > before // samples
 
     def after_fit(self, trainer: Trainer) -> None:
         """The run ends when its last checkpoint is in its place."""

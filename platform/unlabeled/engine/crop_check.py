@@ -14,9 +14,14 @@ LOOKED_AT = 16
 
 
 def check_crop_sizes(source: Source, pipeline: Pipeline, config: PretrainConfig) -> None:
-    """Compare the largest view with the median shorter side of a few images, evenly spaced."""
+    """Compare the largest view with the median shorter side of a few images, evenly spaced.
+
+    Of a stream that nobody counted, these are the first ones.
+    """
     sides = []
-    for index in np.linspace(0, len(source) - 1, num=min(LOOKED_AT, len(source)), dtype=np.int64):
+    count = min(LOOKED_AT, len(source))
+    last = len(source) - 1 if source.counted else count - 1
+    for index in np.linspace(0, last, num=count, dtype=np.int64):
         try:
             sides.append(min(source.image(int(index)).shape[:2]))
         except BrokenImage:

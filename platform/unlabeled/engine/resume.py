@@ -16,6 +16,7 @@ FREE = (
     "run",
     "resume",
     "max_steps",
+    "round_samples",
     "launch",
     "sharding",
     "activation_checkpointing",

@@ -16,6 +16,7 @@ from unlabeled.engine.activation_checkpointing import checkpoint_activations
 from unlabeled.engine.precision import TYPES
 from unlabeled.errors import EnvironmentProblem
 from unlabeled.methods.base import Method
+from unlabeled.methods.teacher import Teacher
 from unlabeled.models.stages import stages
 
 log = logging.getLogger(__name__)
@@ -35,7 +36,8 @@ def build_parallel(
     if config.channels_last:
         method.to(memory_format=torch.channels_last)
     if config.compile:
-        method.backbone.compile()
+        for network in _networks(method):
+            network.backbone.compile()
     if config.activation_checkpointing == "stage":
         checkpoint_activations(stages(method.backbone))
     return method, DataParallel(method, device)
@@ -50,7 +52,7 @@ def _sharded(
     method, rows = _in_pieces(build_method)
     if config.activation_checkpointing == "stage":
         checkpoint_activations(stages(method.backbone))
-    kept = _below(method)
+    kept = whole_parameters(method)
     for name in [name for name in rows if method.get_parameter(name) in kept]:
         full = gathered(rows.pop(name), method.get_parameter(name).shape)
         method.load_state_dict({name: full}, strict=False, assign=True)
@@ -102,12 +104,34 @@ def _below(method: Method) -> set[nn.Parameter]:
 
 
 def whole_parameters(method: Method) -> set[nn.Parameter]:
-    """What stays on every rank: those, biases, and normalisation layers."""
-    return _below(method) | {p for p in method.parameters() if p.ndim < 2}
+    """What stays on every rank: those, biases, normalisation layers, and what is in no part."""
+    in_parts = {p for part in _parts(method) for p in part.parameters()}
+    others = {p for p in method.parameters() if p.ndim < 2 or p not in in_parts}
+    return _below(method) | others
 
 
 def units(method: Method) -> list[nn.Module]:
-    """What is gathered at once: the stages of the backbone, its other layers, the head's parts."""
+    """What is gathered at once: the parts that have something to gather."""
     whole = whole_parameters(method)
-    parts = [*stages(method.backbone), method.backbone, *method.head.children()]
-    return [part for part in parts if set(part.parameters()) - whole]
+    return [part for part in _parts(method) if set(part.parameters()) - whole]
+
+
+def _parts(method: Method) -> list[nn.Module]:
+    """The stages of a backbone, its other layers, the parts of heads and of other modules.
+
+    Parts whose results are tensors: FSDP finds no way back through the output of a head or method.
+    """
+    networks = _networks(method)
+    parts: list[nn.Module] = []
+    for network in networks:
+        parts += [*stages(network.backbone), network.backbone, *network.head.children()]
+    known = [method.backbone, method.head, *networks]
+    for other in method.children():
+        if not any(other is module for module in known):
+            parts += [*other.children()] or [other]
+    return parts
+
+
+def _networks(method: Method) -> list[Method | Teacher]:
+    """What has a backbone and a head: the method and its teachers."""
+    return [method, *(child for child in method.children() if isinstance(child, Teacher))]

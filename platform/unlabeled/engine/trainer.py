@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from unlabeled.config.schema import PretrainConfig
+from unlabeled.config.schema import ClipScope, PretrainConfig
 from unlabeled.data.types import Batch
 from unlabeled.distributed.parallel import Parallel
 from unlabeled.engine.data import TrainingData
@@ -18,7 +18,8 @@ from unlabeled.engine.probe_data import ProbeData
 from unlabeled.engine.run_directory import RunDirectory
 from unlabeled.hooks.base import Hook, Record
 from unlabeled.meters.base import Meter
-from unlabeled.methods.base import Method, MethodOutput, Progress
+from unlabeled.methods.base import Method, MethodOutput, Passes, Progress
+from unlabeled.optim.weight_decay import WeightDecaySchedule
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,12 @@ class LoopSettings:
     last_step: int
     total_steps: int
     steps_per_epoch: int
+    round_steps: int
+    """Steps between two turns of `after_epoch`: an epoch, or less where one pass is all."""
     batch_size: int
     accumulate_steps: int
     clip_grad_norm: float | None
+    clip_grad_scope: ClipScope
 
 
 class Trainer:
@@ -44,6 +48,7 @@ class Trainer:
         data: TrainingData,
         optimizer: torch.optim.Optimizer,
         scheduler: Callable[[int], float],
+        weight_decay: WeightDecaySchedule | None,
         precision: Precision,
         meters: list[Meter],
         hooks: list[Hook],
@@ -54,17 +59,22 @@ class Trainer:
         probe_data: ProbeData | str,
     ) -> None:
         self.method, self.data, self.optimizer, self.scheduler = method, data, optimizer, scheduler
+        self.weight_decay = weight_decay
         self.precision, self.meters, self.hooks = precision, meters, hooks
         self.run, self.settings, self.device = run, settings, device
         self.config, self.probe_data = config, probe_data
         self.step = 0
-        self._epoch_losses: list[float] = []
+        self._round_losses: list[float] = []
         self.parallel = parallel
 
     @property
     def progress(self) -> Progress:
         """Where the run stands."""
         return Progress(self.step, self.settings.steps_per_epoch, self.settings.total_steps)
+
+    def ends_round(self, every: int = 1) -> bool:
+        """Whether the last step ended a round whose number is a multiple of `every`."""
+        return self.step % (every * self.settings.round_steps) == 0
 
     def fit(self) -> None:
         """Train from `self.step` (0, or what a checkpoint said) to the last step."""
@@ -78,7 +88,7 @@ class Trainer:
         self.method.train()
         for hook in self.hooks:
             hook.before_fit(self)
-        batches = self.data.training(self.step, self.settings.last_step)
+        batches = self.batches()
         while self.step < self.settings.last_step:
             if self.progress.epoch_step == 0:
                 self.start_epoch()
@@ -87,20 +97,37 @@ class Trainer:
             waited = time.perf_counter() - started
             for hook in self.hooks:
                 hook.images_arrived(self)
-            learning_rate = self.set_learning_rate()
+            rates = self.set_rates()
             outputs = self.forward_backward(micro_batches)
             means = check_finite(outputs, micro_batches, self.run, self.step)
             self.update()
             self.step += 1
             seconds = time.perf_counter() - started
-            self.after_step(self.record(outputs, means, learning_rate, seconds, waited))
+            self.after_step(self.record(outputs, means, rates, seconds, waited))
         for hook in self.hooks:
             hook.after_fit(self)
 
+    def batches(self) -> Iterator[Batch]:
+        """Micro-batches to the last step; those of an epoch that has begun, if the method chooses.
+
+        As a generator it asks for an epoch's order when its first batch is due.
+        """
+        last_step, steps_per_epoch = self.settings.last_step, self.settings.steps_per_epoch
+        if not self.method.chooses_samples:
+            yield from self.data.training(self.step, last_step)
+            return
+        while self.step < last_step:
+            end = min(last_step, (self.progress.epoch + 1) * steps_per_epoch)
+            order = self.method.epoch_order(self.progress)
+            yield from self.data.training(self.step, end, order)
+
     def start_epoch(self) -> None:
-        """Let the method make its codes and the meters forget the last epoch."""
+        """Let the method make its codes."""
+        passes = Passes(self.data.initial_pass, self.data.central_pass)
         with self.precision.autocast():
-            numbers = self.method.start_epoch(self.progress, self.data.initial_pass)
+            numbers = self.method.start_epoch(self.progress, passes)
+        for parameter in self.method.renewed():
+            self.optimizer.state.pop(parameter, None)
         if numbers:
             record = {
                 "phase": "epoch_start",
@@ -110,21 +137,20 @@ class Trainer:
             }
             for hook in self.hooks:
                 hook.epoch_started(self, record)
-        self._epoch_losses.clear()
-        for meter in self.meters:
-            meter.reset()
 
     def fetch(self, batches: Iterator[Batch]) -> list[Batch]:
         """The micro-batches of one step, on the device; labels only if the method needs them."""
         found = [next(batches) for _ in range(self.settings.accumulate_steps)]
         return found if self.method.needs_labels else [batch.without_labels() for batch in found]
 
-    def set_learning_rate(self) -> float:
-        """The schedule's value for this step, written before the step as the official code does."""
-        value = self.scheduler(self.step)
+    def set_rates(self) -> dict[str, float]:
+        """The schedules' values for this step, written before it as the official code does."""
+        rates = {"lr": self.scheduler(self.step)}
         for group in self.optimizer.param_groups:
-            group["lr"] = value
-        return value
+            group["lr"] = rates["lr"]
+        if self.weight_decay is not None:
+            rates["weight_decay"] = self.weight_decay.set(self.step)
+        return rates
 
     def forward_backward(self, micro_batches: list[Batch]) -> list[MethodOutput]:
         """Gradients of the mean loss over micro-batches and ranks."""
@@ -152,21 +178,28 @@ class Trainer:
         """Clip, step the optimizer, and let the method follow."""
         self.precision.unscale(self.optimizer)
         if self.settings.clip_grad_norm is not None:
-            self.parallel.clip_grad_norm(self.settings.clip_grad_norm)
+            self.clip(self.settings.clip_grad_norm)
         self.precision.step(self.optimizer)
         with torch.no_grad():
             self.method.after_update(self.progress)
+
+    def clip(self, max_norm: float) -> None:
+        """Limit the norm of the whole gradient, or that of each parameter's."""
+        if self.settings.clip_grad_scope == "tensor":
+            self.parallel.clip_each_grad(max_norm)
+        else:
+            self.parallel.clip_grad_norm(max_norm)
 
     def record(
         self,
         outputs: list[MethodOutput],
         means: dict[str, float],
-        lr: float,
+        rates: dict[str, float],
         seconds: float,
         waited: float,
     ) -> Record:
         """One line of metrics.jsonl; `means` are those over ranks and micro-batches."""
-        self._epoch_losses.append(means["loss"])
+        self._round_losses.append(means["loss"])
         for output in outputs:
             for meter in self.meters:
                 meter.update(output)
@@ -176,26 +209,33 @@ class Trainer:
             "samples": self.step * self.settings.batch_size,
             "epoch": self.step / self.settings.steps_per_epoch,
             **means,
-            "lr": lr,
+            **rates,
             "img_per_s": self.settings.batch_size / seconds,
             "data_wait": waited / seconds,
         }
 
     def after_step(self, record: Record) -> None:
-        """Tell the hooks; at the end of an epoch, the meters' numbers too."""
+        """Tell the hooks; at the end of a round, the meters' numbers too."""
         for hook in self.hooks:
             hook.after_step(self, record)
-        if self.progress.epoch_step == 0 or self.step == self.settings.last_step:
-            epoch: Record = {
-                "phase": "epoch",
-                "step": self.step,
-                "samples": record["samples"],
-                "epoch": record["epoch"],
-                "loss": sum(self._epoch_losses) / len(self._epoch_losses),
-            }
-            for meter in self.meters:
-                epoch.update(meter.compute())
-            for hook in self.hooks:
-                hook.after_epoch(self, epoch)
+        if self.ends_round() or self.step == self.settings.last_step:
+            self.end_round(record)
         for hook in self.hooks:
             hook.step_done(self)
+
+    def end_round(self, record: Record) -> None:
+        """Tell the hooks what the meters gathered since the last round, and begin the next."""
+        of_round: Record = {
+            "phase": "epoch",
+            "step": self.step,
+            "samples": record["samples"],
+            "epoch": record["epoch"],
+            "loss": sum(self._round_losses) / len(self._round_losses),
+        }
+        for meter in self.meters:
+            of_round.update(meter.compute())
+        for hook in self.hooks:
+            hook.after_epoch(self, of_round)
+        self._round_losses.clear()
+        for meter in self.meters:
+            meter.reset()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -51,6 +52,11 @@ def step_rate(lr: float, epoch: int, decay_epochs: Sequence[int], factor: float)
     return lr * factor ** sum(epoch >= reached for reached in decay_epochs)
 
 
+def inverse_root_rate(lr: float, weight_decay: float, step: int) -> float:
+    """lr / sqrt(1 + lr weight_decay step): DeepCluster's, of a step counted from the first."""
+    return lr / math.sqrt(1 + lr * weight_decay * step)
+
+
 def fit(
     feed: Feed,
     recipe: Recipe,
@@ -88,18 +94,26 @@ def fit(
 
 
 def descend(
-    feed: Feed, schedule: Schedule, optimizer: torch.optim.Optimizer, loss: Loss, *, remedy: str
+    feed: Feed,
+    schedule: Schedule,
+    optimizer: torch.optim.Optimizer,
+    loss: Loss,
+    *,
+    remedy: str,
+    step_rate: Callable[[int], float] | None = None,
 ) -> Iterator[int]:
     """Take a step on the loss of every batch, and yield the epoch after each.
 
-    The rate of all parameters is the schedule's. DivergenceError once the mean loss of an epoch is
+    The rate of all parameters is the schedule's, or `step_rate` of the step, counted from the
+    first of all. DivergenceError once the mean loss of an epoch is
     not finite, with the `remedy` beside a lower rate. Ranks that are fed the same take the same
     steps.
     """
+    steps = itertools.count()
     for epoch in range(schedule.epochs):
-        for group in optimizer.param_groups:
-            group["lr"] = schedule.learning_rate(epoch)
-        mean = _train_epoch(optimizer, loss, feed(epoch))
+        constant = schedule.learning_rate(epoch)
+        rates = (constant if step_rate is None else step_rate(step) for step in steps)
+        mean = _train_epoch(optimizer, loss, feed(epoch), rates)
         if not math.isfinite(mean):
             raise DivergenceError(
                 f"the linear classifier's loss became {mean} in epoch {epoch + 1} at learning rate "
@@ -110,11 +124,17 @@ def descend(
 
 
 def _train_epoch(
-    optimizer: torch.optim.Optimizer, loss: Loss, batches: Iterator[tuple[Tensor, Tensor]]
+    optimizer: torch.optim.Optimizer,
+    loss: Loss,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    rates: Iterator[float],
 ) -> float:
     """One pass; returns the mean loss of its batches."""
     losses = []
     for features, labels in batches:
+        rate = next(rates)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
         value = loss(features, labels)
         optimizer.zero_grad()
         torch.autograd.backward(value)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
-from unlabeled.evaluation.accuracy import label_ranks
+from unlabeled.evaluation.accuracy import label_ranks, top_accuracy
 from unlabeled.evaluation.features import FeatureSet
 from unlabeled.evaluation.layers import Shape, Taps
 
@@ -53,6 +53,28 @@ class Head(nn.Module):
         """Scores of every class."""
         scores: Tensor = self.linear(self.norm(maps).flatten(1))
         return scores
+
+
+@torch.no_grad()
+def averaged_accuracies(
+    heads: Mapping[str, Head], taps: Taps, views: Iterable[FeatureSet], device: torch.device
+) -> dict[str, tuple[float, float]]:
+    """Top-1 and top-5 of every layer in percent, of class probabilities averaged over the views.
+
+    Each set holds another view of the same images.
+    """
+    totals: dict[str, Tensor] = {}
+    for test in views:
+        blocks = [taps.split(rows.to(device)) for rows in torch.split(test.features, TEST_BLOCK)]
+        for key, head in heads.items():
+            found = torch.cat([head(maps[key]).softmax(dim=1).cpu() for maps in blocks])
+            totals[key] = totals[key] + found if key in totals else found
+    assert test.labels is not None
+    labels = test.labels
+    return {
+        key: (top_accuracy(scores, labels, 1), top_accuracy(scores, labels, 5))
+        for key, scores in totals.items()
+    }
 
 
 @torch.no_grad()

@@ -26,7 +26,7 @@ class SGDSettings(Protocol):
     @property
     def weight_decay(self) -> float: ...
     @property
-    def schedule(self) -> Literal["cosine", "step"]: ...
+    def schedule(self) -> Literal["cosine", "step", "inverse_root"]: ...
     @property
     def decay_epochs(self) -> list[int]: ...
     @property
@@ -60,4 +60,6 @@ def epoch_rate(settings: SGDSettings, lr: float, epoch: int) -> float:
         lr *= settings.batch_size / settings.lr_reference_batch_size
     if settings.schedule == "cosine":
         return cosine_rate(lr, epoch, settings.epochs)
+    if settings.schedule == "inverse_root":
+        return lr  # what falls step by step, not by epochs
     return step_rate(lr, epoch, settings.decay_epochs, settings.decay_factor)

@@ -214,8 +214,9 @@ def backbone_state(path: Path, backbone: nn.Module) -> dict[str, Tensor]:
     folder = path if (path / "shared.pt").is_file() else checkpoint.newest(path / "checkpoints")
     if folder is None:
         raise CheckpointError(f"weights: {path} holds neither exported weights nor a checkpoint")
-    prefix = "backbone."
-    state = checkpoint.method_state(checkpoint.load(folder), prefix)
+    loaded = checkpoint.load(folder)
+    prefix = f"{loaded.evaluated}."
+    state = checkpoint.method_state(loaded, prefix)
     return {k.removeprefix(prefix): v for k, v in state.items()}
 
 

@@ -16,8 +16,8 @@ class Hook:
 
     Hooks are called in the order of the config on every rank, so they may communicate. They change
     neither the weights nor the global random generators. The order of a step is
-    `images_arrived` -> `after_step` -> (at the end of an epoch) `after_epoch` -> `step_done`, each
-    for all hooks.
+    `images_arrived` -> `after_step` -> (at the end of a round, which is an epoch unless the run is
+    shorter or `round_samples` says otherwise) `after_epoch` -> `step_done`, each for all hooks.
     """
 
     def __init__(self, config: Any) -> None:
@@ -36,7 +36,7 @@ class Hook:
         """After an optimizer step."""
 
     def after_epoch(self, trainer: Trainer, record: Record) -> None:
-        """After the last step of an epoch; `record` holds the meters."""
+        """After the last step of an epoch (or round of one); `record` holds the meters."""
 
     def step_done(self, trainer: Trainer) -> None:
         """Everything about this step is done and recorded: the state may be saved."""

@@ -41,7 +41,7 @@ class CollapseAlarm(Hook):
         min_rank: float = 2.0
         """Effective rank below which the embeddings count as collapsed."""
         patience_epochs: int = 3
-        """Epochs before the first warning."""
+        """Epochs (rounds, where those are shorter) before the first warning."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
@@ -54,13 +54,13 @@ class CollapseAlarm(Hook):
         if sizes:
             uniform = sum(math.log(size) for size in sizes) / len(sizes)
             record["loss_over_ln_k"] = record["loss"] / uniform
-        if trainer.progress.epoch < self.config.patience_epochs:
+        if trainer.step < self.config.patience_epochs * trainer.settings.round_steps:
             return
         if sizes and abs(record["loss_over_ln_k"] - 1) < self.config.loss_margin:
             log.warning(
-                "collapse: after %d epochs the loss %.3f is still that of a uniform guess over the "
-                "prototypes (ln K = %.3f); %s",
-                trainer.progress.epoch,
+                "collapse: after %.4g epochs the loss %.3f is still that of a uniform guess over "
+                "the prototypes (ln K = %.3f); %s",
+                trainer.step / trainer.settings.steps_per_epoch,
                 record["loss"],
                 uniform,
                 REMEDIES,

@@ -77,7 +77,7 @@ class ComparisonTable(Hook):
         backbones = {
             "raw pixels": pixels(pixels.Config(image_size=self.config.image_size)),
             "random initialisation": build_backbone(config),
-            "pretrained": trainer.method.backbone,
+            "pretrained": trainer.method.evaluated_backbone,
         }
         return [
             (

@@ -29,7 +29,7 @@ class Export(Hook):
         """Write both files."""
         config = trainer.config
         export_backbone(
-            trainer.method.backbone,
+            trainer.method.evaluated_backbone,
             config.backbone,
             trainer.run.weights,
             mean=config.normalization.mean,

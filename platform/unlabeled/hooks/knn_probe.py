@@ -35,7 +35,7 @@ class KnnProbe(Hook):
         """Protocol and frequency."""
 
         every_epochs: int = 1
-        """Epochs between two probes."""
+        """Epochs (rounds, where those are shorter) between two probes."""
         k: int = 20
         """Neighbours that vote."""
         temperature: float = 0.07
@@ -65,12 +65,8 @@ class KnnProbe(Hook):
     def after_epoch(self, trainer: Trainer, record: Record) -> None:
         """Add `knn_top1` to the epoch's record."""
         last = trainer.step == trainer.settings.last_step
-        whole = (
-            trainer.progress.epoch_step == 0
-            and trainer.progress.epoch % self.config.every_epochs == 0
-        )
         data = trainer.probe_data
-        if isinstance(data, str) or not (last or whole):
+        if isinstance(data, str) or not (last or trainer.ends_round(self.config.every_epochs)):
             return
         from unlabeled.data.sources.subset import evenly_spaced
         from unlabeled.evaluation.accuracy import top_accuracy

@@ -51,14 +51,15 @@ class _NegativesLogSumExp(torch.autograd.Function):
         # An anchor without negatives has result -inf, and exp(-inf - -inf) would be NaN.
         shift = result.masked_fill(result.isneginf(), 0.0)
         anchor_gradient = torch.empty_like(anchors)
-        candidate_gradient = torch.zeros_like(candidates)
+        candidate_gradient = torch.zeros_like(candidates) if ctx.needs_input_grad[1] else None
         for rows in _blocks(len(anchors), ctx.block_rows):
             logits = _masked_logits(anchors[rows], candidates, excluded[rows], ctx.temperature)
             weights = logits.sub_(shift[rows, None]).exp_()  # softmax over negatives [b, N]
             weights.mul_(gradient[rows, None] / ctx.temperature)
             with without_autocast(anchors):
                 anchor_gradient[rows] = weights @ candidates
-                candidate_gradient.addmm_(weights.T, anchors[rows])
+                if candidate_gradient is not None:
+                    candidate_gradient.addmm_(weights.T, anchors[rows])
         return anchor_gradient, candidate_gradient, None, None, None
 
 

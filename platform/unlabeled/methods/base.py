@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import ClassVar
 
+import numpy as np
 from torch import Tensor, nn
 
 from unlabeled.data.types import Batch, ViewSpec
@@ -26,6 +27,8 @@ class DataFacts:
     """Images a rank sees in one forward pass."""
     steps_per_epoch: int
     seed: int
+    total_steps: int | None = None
+    """Length of the run, where it is known; it may be less than an epoch."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,21 @@ class MethodOutput:
 
 
 Pass = Callable[[], Iterable[Batch]]
-"""One pass over the rank's share of an epoch, in the order of that epoch, on the device."""
+"""One pass over the rank's share of the data, without labels, on the device."""
+
+
+@dataclass(frozen=True)
+class Passes:
+    """The ways in which a method may go through the data before an epoch.
+
+    augmented: the first epoch in its order, in training views of their own randomness, as much as
+    training sees; central: every image once in the data set's order, in the evaluation view. A rank
+    gets as many images as any other of the former, and contiguous shares that differ by at most one
+    image of the latter, in rank order.
+    """
+
+    augmented: Pass
+    central: Pass
 
 
 class Method(nn.Module):
@@ -77,6 +94,7 @@ class Method(nn.Module):
 
     The engine calls, in this order:
     `start_epoch` (before the first step of every epoch; not again when resuming inside one) ->
+    `renewed` -> `epoch_order` (for methods that choose; again when resuming inside an epoch) ->
     `before_step` (once a step, with all micro-batches) -> `forward` (each micro-batch) ->
     backward -> `after_backward` -> optimizer -> `after_update`.
     Nothing but the optimizer changes the backbone's parameters: they may be read until its step.
@@ -90,6 +108,9 @@ class Method(nn.Module):
     needs_epochs: ClassVar[bool] = False
     """Whether it learns from what it saw an epoch ago, so that one pass over the data is none."""
 
+    chooses_samples: ClassVar[bool] = False
+    """Whether `epoch_order` says which samples an epoch has, in place of the config's sampler."""
+
     backbone: nn.Module
     head: nn.Module
     facts: DataFacts
@@ -97,10 +118,25 @@ class Method(nn.Module):
     whole: ClassVar[tuple[str, ...]] = ()
     """Modules of which every rank keeps all parameters where others are sharded: those that are
     read or written outside of their own forward pass, such as `head.prototypes`."""
+    evaluated: ClassVar[str] = "backbone"
+    """The submodule that the run is for, which exports hold and benchmarks measure; of a method
+    whose teacher is better than its student, `teacher.backbone`."""
 
-    def start_epoch(self, progress: Progress, initial_pass: Pass) -> dict[str, float]:
-        """Prepare an epoch; returns numbers for the log. `initial_pass` reads all the data."""
+    def start_epoch(self, progress: Progress, passes: Passes) -> dict[str, float]:
+        """Prepare an epoch; returns numbers for the log. `passes` read the data."""
         return {}
+
+    def renewed(self) -> Iterable[nn.Parameter]:
+        """Parameters that the last `start_epoch` began anew: the optimizer forgets their past."""
+        return ()
+
+    def epoch_order(self, progress: Progress) -> np.ndarray:
+        """The samples of this epoch over all ranks, int64 [steps_per_epoch x batch_size or more].
+
+        Each step takes the next `batch_size` positions: for every micro-batch one contiguous share
+        per rank. Equal on all ranks, and a function of the epoch and of what a checkpoint holds.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define epoch_order")
 
     def before_step(self, progress: Progress, micro_batches: Sequence[Batch]) -> None:
         """Called under no_grad before the forward passes of a step."""
@@ -121,5 +157,10 @@ class Method(nn.Module):
 
     def encode(self, images: Tensor) -> Tensor:
         """Features [B, feature_dim] of normalised images [B, 3, h, w]."""
-        features: Tensor = self.backbone(images)
+        features: Tensor = self.evaluated_backbone(images)
         return features
+
+    @property
+    def evaluated_backbone(self) -> nn.Module:
+        """The module that `evaluated` names."""
+        return self.get_submodule(self.evaluated)

@@ -12,7 +12,7 @@ from unlabeled.assigners.base import OfflineAssigner
 from unlabeled.data.types import Batch
 from unlabeled.distributed import comm
 from unlabeled.distributed.rank_rows import RankRows
-from unlabeled.methods.base import DataFacts, Method, MethodOutput, Pass, Progress
+from unlabeled.methods.base import DataFacts, Method, MethodOutput, Pass, Passes, Progress
 from unlabeled.methods.multi_crop import multi_crop_features
 from unlabeled.methods.requirements import (
     check_assign_crops,
@@ -77,11 +77,11 @@ class OfflineClustering(Method):
         self.head.prototypes.requires_grad_(self.learns_prototypes)
         self._slot = 0
 
-    def start_epoch(self, progress: Progress, initial_pass: Pass) -> dict[str, float]:
+    def start_epoch(self, progress: Progress, passes: Passes) -> dict[str, float]:
         """Fill the banks if they are empty, then cluster them."""
         with torch.no_grad():
             if not self.bank_filled:
-                self._fill(initial_pass)
+                self._fill(passes.augmented)
             if self.learns_prototypes:
                 self.head.normalize_prototypes()
             numbers: dict[str, float] = {}
@@ -114,10 +114,10 @@ class OfflineClustering(Method):
             codes=self._one_hot(targets[0], output.scores[0].shape[1]),
         )
 
-    def _fill(self, initial_pass: Pass) -> None:
+    def _fill(self, augmented: Pass) -> None:
         """Each assign crop is forwarded on its own (official code), in training mode."""
         start = 0
-        for batch in initial_pass():
+        for batch in augmented():
             crops = [
                 self.head(self.backbone(batch.views[i]).float()).embeddings
                 for i in self.config.crops_for_assign

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from torch import nn
@@ -10,12 +11,22 @@ from unlabeled.errors import ConfigError
 from unlabeled.methods.base import DataFacts
 
 
-def check_assign_crops(crops: Sequence[int], facts: DataFacts) -> None:
-    """Every assign crop exists among the views of the transform."""
+def check_two_views(facts: DataFacts, what: str) -> None:
+    """There is another view of every image; `what` the method does with it is for the message."""
+    if len(facts.views) < 2:
+        raise ConfigError(
+            f"method: {what}; the transform emits {len(facts.views)} view, give it 2 or more"
+        )
+
+
+def check_assign_crops(
+    crops: Sequence[int], facts: DataFacts, field: str = "crops_for_assign"
+) -> None:
+    """Every crop that makes a target exists among the views of the transform."""
     missing = [crop for crop in crops if not 0 <= crop < len(facts.views)]
     if missing or not crops or len(set(crops)) != len(crops):
         raise ConfigError(
-            f"method.crops_for_assign: {list(crops)} must be distinct numbers of the "
+            f"method.{field}: {list(crops)} must be distinct numbers of the "
             f"{len(facts.views)} views that the transform emits (0 to {len(facts.views) - 1})"
         )
 
@@ -46,5 +57,12 @@ def check_assigner(assigner: object, wanted: type, *, example: str) -> None:
 
 
 def freeze_steps(steps: int | None, facts: DataFacts) -> int:
-    """Steps with frozen prototypes: as given, or one epoch."""
-    return facts.steps_per_epoch if steps is None else steps
+    """Steps with frozen prototypes: as given, or one epoch; in a single pass its first hundredth.
+
+    An epoch is the first hundredth of the papers' shortest runs too.
+    """
+    if steps is not None:
+        return steps
+    if facts.total_steps is not None and facts.total_steps <= facts.steps_per_epoch:
+        return math.ceil(facts.total_steps / 100)
+    return facts.steps_per_epoch

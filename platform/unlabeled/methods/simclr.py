@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from torch import nn
 
 from unlabeled.data.types import Batch
-from unlabeled.errors import ConfigError
 from unlabeled.methods.base import DataFacts, Method, MethodOutput
 from unlabeled.methods.multi_crop import multi_crop_features
+from unlabeled.methods.requirements import check_two_views
 from unlabeled.registry import register
 
 
@@ -40,11 +40,7 @@ class SimCLR(Method):
         super().__init__()
         self.facts = facts
         self.backbone, self.head, self.loss = backbone, head, loss
-        if len(facts.views) < 2:
-            raise ConfigError(
-                f"method: simclr compares views of the same image; the transform emits "
-                f"{len(facts.views)} view, give it 2 or more"
-            )
+        check_two_views(facts, "simclr compares views of the same image")
 
     def forward(self, batch: Batch, micro_step: int) -> MethodOutput:
         """Loss of one micro-batch; negatives: the micro-batch's other images on all ranks."""

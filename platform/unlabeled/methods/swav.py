@@ -13,7 +13,6 @@ from unlabeled.assigners.base import OnlineAssigner
 from unlabeled.data.types import Batch
 from unlabeled.distributed import comm
 from unlabeled.distributed.rank_rows import RankRows
-from unlabeled.errors import ConfigError
 from unlabeled.methods.base import DataFacts, Method, MethodOutput, Progress
 from unlabeled.methods.multi_crop import multi_crop_features
 from unlabeled.methods.queue import FeatureQueue
@@ -21,6 +20,7 @@ from unlabeled.methods.requirements import (
     check_assign_crops,
     check_assigner,
     check_prototypes,
+    check_two_views,
     freeze_steps,
 )
 from unlabeled.methods.running_statistics import unchanged_running_statistics
@@ -54,7 +54,8 @@ class SwAV(Method):
         crops_for_assign: tuple[int, ...] = (0, 1)
         """Views whose codes are computed; the global crops."""
         freeze_prototypes_steps: int | None = None
-        """Steps in which prototypes get no gradient; null: one epoch (official: one more, 313)."""
+        """Steps in which prototypes get no gradient; null: one epoch (official: one more, 313), in
+        a single pass the first hundredth of it."""
         queue_samples: int = 0
         """Features kept over all ranks to balance small batches (3840 at batch 256); 0: off."""
         queue_start_epoch: int = 15
@@ -85,11 +86,7 @@ class SwAV(Method):
         check_assign_crops(config.crops_for_assign, facts)
         check_prototypes(head, facts)
         check_assigner(assigner, OnlineAssigner, example="sinkhorn")
-        if len(facts.views) < 2:
-            raise ConfigError(
-                f"method: swav predicts the code of one view from another; the transform emits "
-                f"{len(facts.views)} view, give it 2 or more"
-            )
+        check_two_views(facts, "swav predicts the code of one view from another")
         self.queue = FeatureQueue(
             num_crops=len(config.crops_for_assign),
             global_length=config.queue_samples,
@@ -110,9 +107,19 @@ class SwAV(Method):
             whole = self.facts.micro_batch_size * comm.world_size()
             numbers["queue_per_rank"] = (
                 f"{self.config.queue_samples} // {whole} x {self.facts.micro_batch_size} = "
-                f"{self.queue.length}"
+                f"{self.queue.length}{self._never_filled()}"
             )
         return numbers
+
+    def _never_filled(self) -> str:
+        """What a reader should know of a queue that starts behind the end of the run."""
+        first = self.config.queue_start_epoch * self.facts.steps_per_epoch
+        if self.facts.total_steps is None or first < self.facts.total_steps:
+            return ""
+        return (
+            f", never filled: the run ends before epoch {self.config.queue_start_epoch} "
+            "(method.queue_start_epoch)"
+        )
 
     def before_step(self, progress: Progress, micro_batches: Sequence[Batch]) -> None:
         """Normalise the prototypes; make the codes of the step where they span micro-batches."""

@@ -131,6 +131,20 @@ def _from_detectron2(name: str) -> str | None:
     return f"layer{int(stage) - 1}.{number}.{layer}.{rest}"
 
 
+def _deepcluster(name: str) -> str | None:
+    """features.0.weight -> features.module.0.weight, fully_connected -> classifier."""
+    if name.startswith("features."):
+        return name.replace("features.", "features.module.", 1)
+    return re.sub(r"^fully_connected\.", "classifier.", name)
+
+
+def _from_deepcluster(name: str) -> str | None:
+    """The inverse of `_deepcluster`, for networks that were not wrapped too."""
+    return re.sub(
+        r"^classifier\.", "fully_connected.", name.replace("features.module.", "features.")
+    )
+
+
 _DATA_PARALLEL = "module."
 _CLASSIFIERS = ("fc.", "head.", "heads.", "classifier.")
 
@@ -188,6 +202,14 @@ LAYOUTS: dict[str, Layout] = {
         ),
         to_own=regnet_names.from_vissl,
         from_own=regnet_names.to_vissl,
+    ),
+    # facebookresearch/deepcluster, AlexNet and VGG-16: the convolutions alone are wrapped. Sobel's
+    # filters are constants, and the classifier's clusters are those of the last epoch.
+    "deepcluster": Layout(
+        nests=(("state_dict",), ()),
+        others=("top_layer.", "sobel."),
+        to_own=_from_deepcluster,
+        from_own=_deepcluster,
     ),
     # Initial weights, whose names are matched by their ends, and Detectron2's own FPN checkpoints.
     "detectron2": Layout(

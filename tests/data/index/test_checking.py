@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from tests_support.shards import built, png, put_images, put_shard
 from unlabeled.data.index import checking
 from unlabeled.data.index.checking import check, statistics
-from unlabeled.data.index.layout import CONTAINERS, ENTRIES, ENTRY, LABELS, NAMES
+from unlabeled.data.index.layout import CONTAINER, CONTAINERS, ENTRIES, ENTRY, LABELS, NAMES, Kind
 from unlabeled.data.index.reader import Index
 
 
@@ -63,6 +64,44 @@ def test_records_that_point_outside_are_found_behind_a_checksum_that_holds(
     marks = Index(idx).header.files
     monkeypatch.setattr(checking, "_sha256", lambda path: marks[path.name].sha256)
     assert ("record", "entry 1") in found(idx, files=False)
+
+
+@pytest.mark.parametrize(
+    ("name", "packed", "place", "field", "value", "problem"),
+    [
+        (CONTAINERS, CONTAINER, 1, 2, max(Kind) + 1, "container 1"),
+        (CONTAINERS, CONTAINER, 1, 1, 0, "container 1"),
+        (ENTRIES, ENTRY, 1, 4, 0, "entry 1"),
+        (ENTRIES, ENTRY, 1, 3, 2, "entry 1"),  # of two containers
+        (LABELS, struct.Struct("<q"), 1, 0, -2, "entry 1"),
+        (LABELS, struct.Struct("<q"), 1, 0, 2, "entry 1"),  # of two classes
+    ],
+)
+def test_the_first_value_that_means_nothing_is_found(
+    idx: Path,
+    name: str,
+    packed: struct.Struct,
+    place: int,
+    field: int,
+    value: int,
+    problem: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    data = bytearray((idx / name).read_bytes())
+    record = list(packed.unpack_from(data, place * packed.size))
+    record[field] = value
+    packed.pack_into(data, place * packed.size, *record)
+    (idx / name).write_bytes(data)
+    marks = Index(idx).header.files
+    monkeypatch.setattr(checking, "_sha256", lambda path: marks[path.name].sha256)
+    records = next(check(Index(idx), files=False))
+    assert (records.kind, records.name) == ("record", problem)
+
+
+def test_a_file_whose_size_nobody_asked_for_has_not_changed(tmp_path: Path) -> None:
+    put_images(tmp_path / "in", "a.png")
+    built(tmp_path / "idx", tmp_path / "in", sizes=False)
+    assert not found(tmp_path / "idx")
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 1000])

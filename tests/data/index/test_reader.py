@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests_support.shards import built, labels, names, put_images
+from tests_support.shards import built, labels, names, png, put_images, put_shard
+from unlabeled.data.index import reader
 from unlabeled.data.index.layout import (
     CONTAINER,
     CONTAINERS,
@@ -138,6 +139,39 @@ def test_a_record_that_points_outside_is_an_error_and_nothing_else(
     with pytest.raises(DataError, match="record 0 is damaged"):
         index.entry(0)
     assert index.entry(1).name == b"b/2.png"
+
+
+def test_the_last_place_inside_is_inside_and_the_next_one_is_not(
+    idx: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One container; the name, of 7 bytes, at the end of names.bin and one byte further."""
+    end = (idx / NAMES).stat().st_size
+    for start, container, limit, inside in (
+        *((end - 7, 0, 7, True), (end - 6, 0, 7, False)),
+        *((0, 1, 7, False), (0, 0, 6, False)),
+    ):
+        monkeypatch.setattr(reader, "MAX_NAME_BYTES", limit)
+        data = bytearray((idx / ENTRIES).read_bytes())
+        ENTRY.pack_into(data, 0, start, 0, 0, container, 7, 0)
+        (idx / ENTRIES).write_bytes(data)
+        if inside:
+            assert len(Index(idx).entry(0).name) == 7
+        else:
+            with pytest.raises(DataError, match="record 0 is damaged"):
+                Index(idx).entry(0)
+    with pytest.raises(IndexError):
+        Index(idx).container(1)
+
+
+def test_few_of_many_containers_are_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reader, "CONTAINERS_HELD", 2)
+    for number in range(5):
+        put_shard(tmp_path / "in" / f"{number}.tar", [("0.png", png(number))])
+    built(tmp_path / "idx", tmp_path / "in")
+    index = Index(tmp_path / "idx")
+    for number in (0, 1, 2, 3, 4, 0, 4, 1):
+        assert index.container(number).path == b"in/%d.tar" % number
+        assert len(index._seen) <= 2
 
 
 def test_a_billion_entries_open_at_once_in_no_memory(tmp_path: Path) -> None:

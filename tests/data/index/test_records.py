@@ -41,6 +41,21 @@ def test_a_merge_of_runs_is_the_sorted_whole_in_any_number_of_passes(
     assert list(merged(tmp_path, writer.runs)) == expected  # from what the first pass left
 
 
+def test_memory_and_open_files_are_bounded_to_the_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sorting, "RECORDS_IN_MEMORY", 3)
+    monkeypatch.setattr(sorting, "FAN_IN", 2)
+    writer = RunWriter(tmp_path, "unit-0")
+    for number in range(9):
+        writer.add(record(f"/{number}"))
+    assert len(writer.runs) == 3  # without a flush
+    merged(tmp_path, writer.runs[:2])
+    assert not list(tmp_path.glob("merged-*"))
+    merged(tmp_path, writer.runs)
+    assert len(list(tmp_path.glob("merged-*"))) == 2
+
+
 def test_of_equals_the_first_with_a_label_stays_and_contradictions_are_told() -> None:
     noted: list[Problem] = []
     given = [

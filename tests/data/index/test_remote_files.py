@@ -232,13 +232,16 @@ def opened(idx: Path, **fields: Any) -> IndexedImages:
     return IndexedImages(IndexedImages.Config(root=str(idx), **fields), split="train")
 
 
-def test_images_of_shards_on_a_server(server: Server, shards: list[str], tmp_path: Path) -> None:
+def test_images_of_shards_on_a_server(
+    server: Server, shards: list[str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     idx = index_of(shards, tmp_path / "idx")
     assert names(Index(idx)) == ["0.png", "1.png", "2.png"] * 2
     source = opened(idx, roots=[f"{server.url}/data"], cache=str(tmp_path / "other"))
     reds = [int(source.image(index)[0, 0, 0]) for index in (5, 0, 4, 1, 3, 2)]
     assert reds == [12, 0, 11, 1, 10, 2]
     assert max(server.asked.values()) == 2  # to build, and for the other cache
+    assert not caplog.records  # the time of a copy says nothing of its shard
     assert source.name(4) == f"{shards[1]}/1.png"
 
 

@@ -30,3 +30,11 @@ def test_a_shuffled_index_holds_the_same_entries_in_the_keyed_order(
     assert not list(check(after, files=True))
     with pytest.raises(ConfigError, match="is there already"):
         shuffle(before, tmp_path / "shuffled", seed=6)
+
+
+def test_shuffled_beside_its_images_it_travels_with_them_also_by_a_link(tmp_path: Path) -> None:
+    put_images(tmp_path / "disk" / "in", "a.png")
+    built(tmp_path / "elsewhere" / "idx", tmp_path / "disk" / "in")
+    (tmp_path / "home").symlink_to(tmp_path / "disk")
+    shuffle(Index(tmp_path / "elsewhere" / "idx"), tmp_path / "home" / "shuffled", seed=0)
+    assert Index(tmp_path / "disk" / "shuffled").container(0).path == b"in"

@@ -97,6 +97,7 @@ def test_a_crash_shows_where_it_was(workers: int, kind: Kind) -> None:
     assert kind == "processes" or isinstance(caught.value, ZeroDivisionError)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("workers", "kind"), OTHERS)
 def test_nothing_lives_longer_than_its_stream(workers: int, kind: Kind) -> None:
     dataset = steps_of(Slow())

@@ -79,6 +79,7 @@ def test_the_fingerprint_covers_all_that_kernels_import() -> None:
 def test_the_fingerprint_depends_on_how_numba_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
     before = compiling.fingerprint()
     assert compiling.fingerprint() == before
+    monkeypatch.setenv("NUMBA_OPT", "1")
     assert compiling.fingerprint() != before
 
 

@@ -2,29 +2,19 @@ from __future__ import annotations
 
 import io
 import pickle
-from copy import deepcopy
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from tests_support.command import TINY
 from tests_support.loading import contents, steps_of
-from tests_support.same_run import assert_same_run
 from tests_support.shards import built, png, put_images, put_shard
-from unlabeled.config.check import build_config
-from unlabeled.config.compose import compose_config
-from unlabeled.config.schema import PretrainConfig
 from unlabeled.data.decode import BrokenImage
 from unlabeled.data.sources.base import Split
 from unlabeled.data.sources.folder import Folder
 from unlabeled.data.sources.index import IndexedImages
-from unlabeled.data.sources.photo_patches import PhotoPatches
 from unlabeled.engine.data import BrokenImages
-from unlabeled.engine.pretrain import pretrain
 from unlabeled.errors import DataError
 
 COLOURS = 24
@@ -153,42 +143,39 @@ def test_the_loader_gives_the_same_batches_with_any_crew(shards: Path, tmp_path:
     assert contents(steps, range(4), 2, "processes") == alone
 
 
-@pytest.fixture
-def patches(tmp_path: Path) -> Path:
-    """Patches of photographs in four shards, and their index among them."""
-    config = PhotoPatches.Config(train_per_picture=5, image_size=16)
-    source = PhotoPatches(config, split="train")
-    for shard in range(4):
-        members = []
-        for number in range(24 * shard, 24 * shard + 24):
-            buffer = io.BytesIO()
-            Image.fromarray(source.image(number)).save(buffer, "PNG")
-            members.append((f"{number:03d}.png", buffer.getvalue()))
-        put_shard(tmp_path / "shards" / f"{shard}.tar", members)
-    built(tmp_path / "shards" / "idx", tmp_path / "shards")
-    assert np.array_equal(opened(tmp_path / "shards" / "idx").image(95), source.image(95))
-    return tmp_path / "shards" / "idx"
-
-
-@pytest.mark.slow
-def test_one_pass_that_stopped_in_its_middle_goes_on_as_if_it_had_not(
-    patches: Path, tmp_path: Path
+def test_large_photographs_are_decoded_smaller_where_training_asks_in_files_and_in_shards(
+    tmp_path: Path,
 ) -> None:
-    tiny = [each for each in TINY if not each.startswith(("dataset", "epochs"))]
-    settings = [
-        *("dataset=index", f"dataset.root={patches}", "sampler=block_shuffled"),
-        *("sampler.block_samples=8", "sampler.window_samples=32", "hooks.knn_probe=null"),
-        *("epochs=null", "samples=96", "checkpoint.every_steps=1"),
-    ]
-    composed = compose_config("pretrain", [*tiny, *settings])
+    buffer = io.BytesIO()
+    Image.new("RGB", (1200, 1100), (9, 9, 9)).save(buffer, "JPEG")
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.jpg").write_bytes(buffer.getvalue())
+    put_shard(tmp_path / "in" / "s.tar", [("b.jpg", buffer.getvalue())])
+    built(tmp_path / "idx", tmp_path / "in")
+    source = opened(tmp_path / "idx")
+    assert [source.image(index).shape[:2] for index in (0, 1)] == [(1100, 1200)] * 2
+    source.decode_at_least = 200
+    for each in (source, pickle.loads(pickle.dumps(source))):
+        assert [each.image(index).shape[:2] for index in (0, 1)] == [(275, 300)] * 2
 
-    def config(name: str) -> PretrainConfig:
-        data = deepcopy(composed.data) | {"run": {"dir": str(tmp_path / name)}}
-        return build_config(PretrainConfig, data, composed.problems)
 
-    device = torch.device("cpu")
-    pretrain(config("alone"), device)
-    pretrain(replace(config("parts"), max_steps=5), device)
-    torch.manual_seed(1)  # a process of its own would start elsewhere
-    pretrain(config("parts"), device)
-    assert_same_run(tmp_path / "parts", tmp_path / "alone", steps=8)
+def test_one_folder_within_the_roots_is_enough_to_begin(tmp_path: Path) -> None:
+    put_shard(tmp_path / "a" / "0.tar", [("0.png", png(1))])
+    put_shard(tmp_path / "home" / "1.tar", [("0.png", png(2))])
+    built(tmp_path / "home" / "idx", tmp_path / "a" / "0.tar", tmp_path / "home" / "1.tar")
+    source = opened(tmp_path / "home" / "idx")
+    with pytest.raises(BrokenImage, match="outside of the allowed folders"):
+        source.image(0)
+    assert source.image(1)[0, 0, 0] == 2
+
+
+def test_the_fingerprint_knows_what_classes_are_called(tmp_path: Path) -> None:
+    found = set()
+    for names in (("cat", "dog"), ("cat", "fox")):
+        members = []
+        for number, name in enumerate(names):
+            members += [(f"{number}.png", png(number)), (f"{number}.cls", name.encode())]
+        put_shard(tmp_path / names[1] / "s.tar", members)
+        built(tmp_path / names[1] / "idx", tmp_path / names[1] / "s.tar")
+        found.add(opened(tmp_path / names[1] / "idx").fingerprint())
+    assert len(found) == 2

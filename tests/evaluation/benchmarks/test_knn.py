@@ -14,17 +14,17 @@ from torch import Tensor
 
 from tests_support.probes import Blobs, make_probe
 from tests_support.ranks import run_ranks
+from unlabeled.clustering import neighbours
+from unlabeled.clustering.neighbours import nearest
 from unlabeled.config.check import build_config
 from unlabeled.config.compose import compose_config
 from unlabeled.config.schema import EvaluateConfig
 from unlabeled.data.sources.base import Source
 from unlabeled.data.sources.synthetic import Synthetic
 from unlabeled.errors import ConfigError, DataError
-from unlabeled.evaluation import neighbours
 from unlabeled.evaluation.accuracy import top_accuracy
 from unlabeled.evaluation.benchmarks.knn import KNN, knn_classify
 from unlabeled.evaluation.evaluate import evaluate
-from unlabeled.evaluation.neighbours import nearest
 
 GOLDEN = Path(__file__).parents[2] / "data" / "dino_eval.npz"
 

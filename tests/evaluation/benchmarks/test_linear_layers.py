@@ -15,6 +15,7 @@ from tests_support.ranks import run_ranks
 from unlabeled.config.check import build_config
 from unlabeled.config.compose import compose_config
 from unlabeled.config.schema import EvaluateConfig
+from unlabeled.data.transforms.fixed_crop import FixedCrop
 from unlabeled.data.transforms.random_crop import RandomCrop
 from unlabeled.errors import ConfigError, DataError, DivergenceError
 from unlabeled.evaluation.benchmarks.base import Probe
@@ -219,6 +220,59 @@ def test_two_ranks_train_what_one_does(augment: bool) -> None:
                 torch.testing.assert_close(others[key][name], tensor, atol=1e-6, rtol=0)
 
 
+CROPS = [
+    Component("transform", "fixed_crop", FixedCrop.Config(size=SIDE, resize=SIDE, mirrored=each))
+    for each in (False, True)
+]
+
+
+def test_test_views_are_averaged_after_the_last_epoch() -> None:
+    settings = config(augment=False, test_views=CROPS)
+    benchmark, measured = LinearLayers(settings), probe(spread=150, classes=8)
+    metrics = benchmark.run(measured)
+    taps = benchmark.taps(measured, measured.pipeline)
+    heads = trained(benchmark, measured)
+    images = torch.from_numpy(measured.test.images).permute(0, 3, 1, 2)
+    labels, best = torch.from_numpy(measured.test.labels), []
+    for key, layer in LAYERS.items():
+        head = Head(taps.shapes[key], 8, layer.batch_norm, seed=0).eval()
+        head.load_state_dict(heads[key])
+        views = (measured.normalize(view) for view in (images, images.flip(3)))
+        with torch.no_grad():
+            scores = sum(head(taps.split(taps(view))[key]).softmax(dim=1) for view in views)
+        expected = 100 * float((scores.argmax(dim=1) == labels).double().mean())
+        best.append(expected)
+        assert metrics[f"top1_averaged_{key}"] == pytest.approx(expected)
+        assert metrics[f"top5_averaged_{key}"] > expected
+    assert metrics["top1"] == pytest.approx(max(best))
+    # What is trained, and measured of the evaluation view, does not depend on them.
+    plain = LinearLayers(config(augment=False)).run(probe(spread=150, classes=8))
+    assert {key: metrics[key] for key in plain if key != "top1"} == {
+        key: plain[key] for key in plain if key != "top1"
+    }
+    assert any(metrics[f"top1_averaged_{key}"] != metrics[f"top1_{key}"] for key in LAYERS)
+    assert benchmark.fitted(measured)(measured)["top1"] == metrics["top1"]
+    assert "mean probabilities of 2 views" in benchmark.protocol
+
+
+def test_test_views_of_another_size_are_refused() -> None:
+    large = Component("transform", "fixed_crop", FixedCrop.Config(size=6, resize=6))
+    with pytest.raises(ConfigError, match="test_views: of views of 6 px pooling leaves"):
+        LinearLayers(config(augment=False, epochs=1, test_views=[large])).run(probe())
+
+
+def test_the_rate_falls_with_every_step() -> None:
+    """Large enough a decay, and training by the official schedule is another."""
+    decaying = config(augment=False, lr=0.1, weight_decay=0.5, schedule="inverse_root")
+    assert decaying.step_rate(0) == decaying.learning_rate(3) == 0.1 * 32 / 256
+    assert decaying.step_rate(160) == pytest.approx(0.0125 / 2**0.5)  # 0.0125 x 0.5 x 160 = 1
+    constant = replace(decaying, schedule="step", decay_epochs=[])
+    one, other = (trained(LinearLayers(each), probe())["deep"] for each in (decaying, constant))
+    assert not same(one, other)
+    # 16 steps take the rate down by 5 %.
+    torch.testing.assert_close(one["linear.weight"], other["linear.weight"], atol=0.02, rtol=0)
+
+
 def test_a_remainder_of_one_image_and_a_set_of_one() -> None:
     measured = probe()
     metrics = LinearLayers(config(augment=False, batch_size=7)).run(measured)  # 120 = 17 x 7 + 1
@@ -266,6 +320,7 @@ def test_divergence_is_named() -> None:
         ({"lr": 0.0}, "lr: must be positive"),
         ({"weight_decay": -1.0}, "weight_decay: must be 0 or more"),
         ({"train_transform": {"name": "multi_crop"}}, "must emit one view, not 8"),
+        ({"test_views": [{"name": "multi_crop"}]}, "test_views: must emit one view, not 8"),
     ],
 )
 def test_impossible_configs_are_named(fields: dict[str, object], message: str) -> None:

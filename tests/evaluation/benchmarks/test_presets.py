@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
+from torchvision.transforms import TenCrop
 
 from tests_support.probes import Blobs, make_probe
 from unlabeled.config.check import build_config
+from unlabeled.data.randomness import SampleKey
 from unlabeled.evaluation.benchmarks.linear import Linear
 from unlabeled.evaluation.benchmarks.linear_layers import LinearLayers
 from unlabeled.evaluation.layers import Layer, Taps
+from unlabeled.models.backbones.alexnet import AlexNet
 from unlabeled.models.backbones.resnet import ResNet
 from unlabeled.models.backbones.vit import ViT
 from unlabeled.registry import get
@@ -120,6 +126,37 @@ def test_vissl(name: str, expected: tuple[int, dict[int, float]]) -> None:
         "res5avg": 1,
     }
     assert [key for key, layer in config.layers.items() if not layer.batch_norm] == ["res5avg"]
+
+
+def test_deepcluster_on_imagenet() -> None:
+    config = preset("linear_layers_deepcluster")
+    assert (config.epochs, config.batch_size, config.learning_rate(89)) == (90, 256, 0.01)
+    assert (config.momentum, config.nesterov, config.weight_decay) == (0.9, False, 1e-7)
+    assert (config.schedule, config.initial) == ("inverse_root", "uniform")
+    assert "eval_linear" in LinearLayers(config).protocol
+    with torch.device("meta"):
+        net = AlexNet(AlexNet.Config(sobel=True)).eval()
+    taps = Taps(net, config.layers, size=224, device=torch.device("meta"))
+    widths = {key: math.prod(shape) for key, shape in taps.shapes.items()}
+    assert widths == {"conv1": 9600, "conv2": 9216, "conv3": 9600, "conv4": 9600, "conv5": 9216}
+    # Behind the ReLU that follows each convolution and its norm.
+    modules = list(net.features)
+    for number, layer in enumerate(config.layers.values()):
+        place = int(layer.module.split(".")[1])
+        assert isinstance(modules[place], torch.nn.ReLU)
+        before = sum(isinstance(module, torch.nn.Conv2d) for module in modules[:place])
+        assert before == number + 1
+
+
+def test_deepcluster_s_test_views_are_ten_crops() -> None:
+    config = preset("linear_layers_deepcluster")
+    views = [view.build() for view in config.test_views]
+    picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (256, 300, 3), np.uint8))
+    expected = {np.asarray(crop).transpose(2, 0, 1).tobytes() for crop in TenCrop(224)(picture)}
+    found = [view(np.asarray(picture), SampleKey(0, 0, 0))[0].tobytes() for view in views]
+    assert set(found) == expected and len(found) == 10
+    crop = config.train_transform.fields
+    assert (crop.resize, crop.size, crop.flip_p) == (256, 224, 0.5)
 
 
 def test_swav_with_batch_norm() -> None:

@@ -110,6 +110,7 @@ def test_fewer_stages_are_the_whole_network_s_first_ones(stages: int) -> None:
     assert part.feature_dim == 16 * 2 ** (stages - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fields", [{}, {"width": 2.0}, {"stem": "small"}])
 def test_convolutions_start_kaiming_normal_over_fan_out(fields: dict[str, Any]) -> None:
     model = resnet(depth=18, **fields)

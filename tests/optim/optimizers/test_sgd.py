@@ -32,6 +32,44 @@ def test_follows_the_recursion_with_decay_on_weights_alone(nesterov: bool) -> No
     torch.testing.assert_close([weight.detach(), bias.detach()], expected)
 
 
+@pytest.mark.parametrize("exclude", [False, True])
+def test_some_parameters_may_have_plain_steps(exclude: bool) -> None:
+    """Weight decay stays what it would be; only the past of the named ones counts for nothing."""
+    names = ["backbone.weight", "backbone.bias", "head.classifier.weight", "head.classifier.bias"]
+    named = [
+        (name, nn.Parameter(torch.ones(2) if "bias" in name else torch.ones(2, 2)))
+        for name in names
+    ]
+    config = SGD.Config(
+        momentum=0.8,
+        weight_decay=0.1,
+        exclude_bias_and_norm=exclude,
+        without_momentum=("head.classifier",),
+    )
+    optimizer = SGD(config, named_parameters=named)
+    for group in optimizer.param_groups:
+        group["lr"] = 0.5
+    expected = {name: [torch.ones_like(p), torch.zeros_like(p)] for name, p in named}
+    for _ in range(3):
+        for name, parameter in named:
+            parameter.grad = torch.randn_like(parameter)
+            value, velocity = expected[name]
+            decay = 0.0 if exclude and name.endswith("bias") else 0.1
+            direction = parameter.grad + decay * value
+            velocity = (0.0 if name.startswith("head") else 0.8) * velocity + direction
+            expected[name] = [value - 0.5 * velocity, velocity]
+        optimizer.step()
+    for name, parameter in named:
+        torch.testing.assert_close(parameter.detach(), expected[name][0])
+
+
+def test_a_beginning_that_no_name_has_is_a_config_error() -> None:
+    weight = nn.Parameter(torch.ones(2, 2))
+    config = SGD.Config(without_momentum=("head.clasifier",))
+    with pytest.raises(ConfigError, match=r"begins with 'head\.clasifier'.*are head\.classifier"):
+        SGD(config, named_parameters=[("head.classifier.weight", weight)])
+
+
 def test_the_initial_rate_is_zero() -> None:
     weight = nn.Parameter(torch.ones(2, 2))
     weight.grad = torch.ones(2, 2)

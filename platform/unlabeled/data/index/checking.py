@@ -26,6 +26,8 @@ from unlabeled.data.index.records import Problem
 from unlabeled.data.index.remote_files import is_remote
 
 CHUNK_BYTES, CHUNK_ENTRIES = 1 << 22, 1 << 18
+DAMAGE = frozenset({"checksum", "record"})
+"""Kinds of problems after which nothing that the index says can be believed."""
 
 
 def check(index: Index, *, files: bool) -> Iterator[Problem]:

@@ -73,7 +73,8 @@ class Opener:
 
     def __init__(self, base: bytes, roots: Roots, fetching: Fetching | None = None) -> None:
         self._base, self._roots = base, roots
-        self._remote = RemoteFiles(fetching or Fetching())
+        self._fetching = fetching or Fetching()
+        self._remote = RemoteFiles(self._fetching)
         self._open: OrderedDict[bytes, OpenFile] = OrderedDict()
         self._changed: set[bytes] = set()
         self._lock = threading.Lock()
@@ -90,8 +91,7 @@ class Opener:
         if entry.length > MAX_MEMBER_BYTES or entry.offset < BLOCK:
             raise BrokenImage(f"is no member of a shard: {entry.length} bytes at {entry.offset}")
         try:
-            shard = self._shard(container)
-            data = shard.read(entry.offset - BLOCK, BLOCK + entry.length)
+            data = self._bytes(container, entry.offset - BLOCK, BLOCK + entry.length)
         except OSError as error:
             raise BrokenImage((error.strerror or str(error)).lower()) from error
         if len(data) >= BLOCK and mark_of(data[:BLOCK]) != entry.mark:
@@ -114,6 +114,13 @@ class Opener:
             return file.read(0, file.size)
         except OSError as error:
             raise BrokenImage((error.strerror or str(error)).lower()) from error
+
+    def _bytes(self, container: Container, start: int, length: int) -> bytes:
+        """Bytes of a shard, fewer only where it ends."""
+        if self._fetching.ranges and is_remote(container.path):
+            url = os.fsdecode(self._roots.resolve(container.path))
+            return self._remote.read_range(url, start, length)
+        return self._shard(container).read(start, length)
 
     def _shard(self, container: Container) -> OpenFile:
         with self._lock:

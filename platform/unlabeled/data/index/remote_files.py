@@ -6,7 +6,8 @@ are registered by a plugin:
     from iopath.common.file_io import PathManagerFactory
     PathManagerFactory.get("unlabeled").register_handler(S3PathHandler())
 
-A handler's `open(url, "rb")` gives a stream, and says by an OSError what failed.
+A handler's `open(url, "rb")` gives a stream, and says by an OSError what failed. Where files are
+read by byte range, the stream also has `seek`.
 """
 
 from __future__ import annotations
@@ -14,30 +15,24 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
-import http.client
 import os
 import stat
 import tempfile
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
 
-from iopath.common.file_io import PathHandler, PathManager, PathManagerFactory
+from iopath.common.file_io import PathManager, PathManagerFactory
 
 from unlabeled.data.index.fetching import Final, Stream, fetch
 from unlabeled.data.index.open_file import OpenFile
+from unlabeled.data.index.web import Web
 
 MANAGER = "unlabeled"
 # A file that could not be fetched is not asked for again at once: a thousand images may lie in it.
 REFUSE_SECONDS = 60.0
-SOCKET_SECONDS = 600.0
-_FOR_NOW = frozenset({408, 425, 429})
-"""HTTP's client errors that may be over soon; all others stay."""
 
 
 def is_remote(path: str | bytes) -> bool:
@@ -52,43 +47,8 @@ def manager() -> PathManager:
     """The PathManager whose handlers are used."""
     found = PathManagerFactory.get(MANAGER)
     if not _knows(found, "https://"):
-        found.register_handler(_Web())
+        found.register_handler(Web())
     return found
-
-
-class _Web(PathHandler):
-    """Streams over HTTP; iopath's own handler downloads into a cache without bounds."""
-
-    def _get_supported_prefixes(self) -> list[str]:
-        return ["http://", "https://"]
-
-    def _open(self, path: str, mode: str = "r", buffering: int = -1, **kwargs: Any) -> Stream:
-        try:
-            # A thread that was given up ends by this at the latest.
-            return _Body(urllib.request.urlopen(path, timeout=SOCKET_SECONDS))
-        except urllib.error.HTTPError as error:
-            kind = Final if 400 <= error.code < 500 and error.code not in _FOR_NOW else OSError
-            error.close()
-            raise kind(f"the server says {error.code} {error.reason}") from error
-        except (http.client.HTTPException, ValueError) as error:
-            raise OSError(f"no proper answer: {error}") from error
-
-
-class _Body:
-    """An answer's body; one that ends before its length is an error."""
-
-    def __init__(self, response: http.client.HTTPResponse) -> None:
-        self._response = response
-        self.close = response.close
-
-    def read(self, size: int, /) -> bytes:
-        try:
-            data = self._response.read(size)
-        except http.client.HTTPException as error:
-            raise OSError(f"the connection broke: {error}") from error
-        if not data and self._response.length:
-            raise OSError(f"the connection ended {self._response.length} bytes too soon")
-        return data
 
 
 @dataclass(frozen=True)
@@ -101,6 +61,8 @@ class Fetching:
     """Copies beyond it are removed, the one used longest ago first; one is always kept."""
     stall_seconds: float = 60.0
     attempts: int = 5
+    ranges: bool = False
+    """Whether members of shards are fetched one by one, instead of a copy of the shard."""
 
     @property
     def folder(self) -> Path:
@@ -115,16 +77,14 @@ class RemoteFiles:
 
     def __init__(self, fetching: Fetching, clock: Callable[[], float] = time.monotonic) -> None:
         self._fetching, self._clock = fetching, clock
-        self._refused: dict[str, tuple[float, str]] = {}
+        self._refused: dict[str, tuple[float, OSError]] = {}
 
     def open(self, url: str) -> OpenFile:
         """The copy, fetched if there is none; OSError if that fails.
 
         A copy that is removed while it is open can still be read.
         """
-        until, reason = self._refused.get(url, (0.0, ""))
-        if self._clock() < until:
-            raise OSError(reason)
+        self._check_refused(url)
         folder = self._fetching.folder
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         _refuse_strangers(folder)
@@ -137,7 +97,7 @@ class RemoteFiles:
             try:
                 self._fetch(url, copy)
             except OSError as error:
-                self._refused[url] = (self._clock() + REFUSE_SECONDS, str(error))
+                self._refuse(url, error)
                 raise
             opened = _used(copy)
         self._make_room(copy)
@@ -145,6 +105,18 @@ class RemoteFiles:
 
     def read(self, url: str, *, at_most: int) -> bytes:
         """The bytes of a file that is not kept; OSError if that fails, or if there are more."""
+        return self._gathered(url, lambda: _stream(url), at_most)
+
+    def read_range(self, url: str, start: int, length: int) -> bytes:
+        """Some bytes of a file, fewer only where it ends; OSError if they cannot be fetched."""
+        self._check_refused(url)
+        try:
+            return self._gathered(url, lambda: _Range(_stream(url), start, length), length)
+        except OSError as error:
+            self._refuse(url, error)
+            raise
+
+    def _gathered(self, url: str, open_stream: Callable[[], Stream], at_most: int) -> bytes:
         data = bytearray()
 
         def write(chunk_of: Callable[[], bytes]) -> None:
@@ -154,7 +126,7 @@ class RemoteFiles:
                 if len(data) > at_most:
                     raise Final(f"it has more than {at_most} bytes")
 
-        self._try(url, write)
+        self._try(url, open_stream, write)
         return bytes(data)
 
     def _fetch(self, url: str, copy: Path) -> None:
@@ -166,14 +138,29 @@ class RemoteFiles:
                     file.write(chunk)
 
         try:
-            self._try(url, write)
+            self._try(url, lambda: _stream(url), write)
             part.replace(copy)
         finally:
             part.unlink(missing_ok=True)
 
-    def _try(self, url: str, write: Callable[[Callable[[], bytes]], None]) -> None:
+    def _refuse(self, url: str, error: OSError) -> None:
+        """Do not ask for a file again for a while."""
+        self._refused[url] = (self._clock() + REFUSE_SECONDS, error)
+
+    def _check_refused(self, url: str) -> None:
+        """The same failure again, where it was not long ago."""
+        until, error = self._refused.get(url, (0.0, None))
+        if error is not None and self._clock() < until:
+            raise (Final if isinstance(error, Final) else OSError)(str(error))
+
+    def _try(
+        self,
+        url: str,
+        open_stream: Callable[[], Stream],
+        write: Callable[[Callable[[], bytes]], None],
+    ) -> None:
         fetch(
-            lambda: _stream(url),
+            open_stream,
             write,
             name=url,
             attempts=self._fetching.attempts,
@@ -193,6 +180,24 @@ class RemoteFiles:
             total += size
             if total > self._fetching.cache_gb * 1e9:
                 path.unlink(missing_ok=True)
+
+
+class _Range:
+    """A part of a stream that can be sought."""
+
+    def __init__(self, stream: Stream, start: int, length: int) -> None:
+        seek = getattr(stream, "seek", None)
+        if seek is None:
+            stream.close()
+            raise Final("its handler gives streams without seek; use dataset.remote=copy")
+        self._stream, self._left = stream, length
+        self.close = stream.close
+        seek(start)
+
+    def read(self, size: int, /) -> bytes:
+        data = self._stream.read(min(size, self._left)) if self._left else b""
+        self._left -= len(data)
+        return data
 
 
 def _refuse_strangers(folder: Path) -> None:

@@ -72,6 +72,13 @@ def extension(name: bytes) -> str:
     return last.decode("ascii", "replace").lower() if stem else ""
 
 
+def image_members(file: BinaryIO, name: str, noted: Noted) -> Iterator[Member]:
+    """The images of one shard, in its order, without their labels; what cannot be used is noted."""
+    for member in _usable(file, name, noted):
+        if extension(member.name) in _IMAGE_EXTENSIONS:
+            yield member
+
+
 def _samples(file: BinaryIO, name: str, noted: Noted) -> Iterator[list[Member]]:
     """The usable members, key by key."""
     for _, group in groupby(_usable(file, name, noted), key=lambda member: key(member.name)):

@@ -27,7 +27,8 @@ class StepBatches(RowBatches):
     A broken image is replaced by another one, a pure function of (seed, epoch, index, attempt);
     Batch.indices and labels are those of the replacement, Batch.broken names what was replaced, in
     the order of the rows. `augment_epoch` takes the place of the epoch in the views' randomness
-    (not in the order). With `fill_last` the last batch of an epoch, where images are too few for
+    (not in the order). A sample that comes several times in an epoch has other views each time.
+    With `fill_last` the last batch of an epoch, where images are too few for
     it, goes on with the first ones of the same order. ConfigError if batch_size does not divide
     into the shares; DataError if an epoch does not fit the data set, or if MAX_ATTEMPTS
     replacements in a row are broken as well.
@@ -66,10 +67,7 @@ class StepBatches(RowBatches):
         self.steps_per_epoch = steps_per_epoch
 
     def wanted(self, item: Item) -> np.ndarray:
-        step, micro_step = item
-        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
-        place = micro_step * self.world_size + self.rank
-        start = step_in_epoch * self.batch_size + place * self.rows
+        epoch, start = self._start(item)
         parts, missing = [], self.rows
         while missing:  # once, but where `fill_last` begins the order again
             first = (start + self.rows - missing) % len(self.source)
@@ -79,12 +77,21 @@ class StepBatches(RowBatches):
         return np.concatenate(parts)
 
     def fill(self, item: Item, arrays: BatchArrays, row: int) -> Broken:
-        epoch = item[0] // self.steps_per_epoch
+        epoch, start = self._start(item)
         used, image, broken = self._readable(epoch, int(arrays.indices[row]))
         arrays.indices[row] = used
         augment_epoch = epoch if self.augment_epoch is None else self.augment_epoch
-        self.pipeline.write(image, SampleKey(self.seed, augment_epoch, used), *arrays.row(row))
+        repeat = self.sampler.repeat(epoch, (start + row) % len(self.source))
+        key = SampleKey(self.seed, augment_epoch, used + repeat * len(self.source))
+        self.pipeline.write(image, key, *arrays.row(row))
         return broken
+
+    def _start(self, item: Item) -> tuple[int, int]:
+        """The epoch, and the position of the rank's first row in its order."""
+        step, micro_step = item
+        epoch, step_in_epoch = divmod(step, self.steps_per_epoch)
+        place = micro_step * self.world_size + self.rank
+        return epoch, step_in_epoch * self.batch_size + place * self.rows
 
     def _readable(self, epoch: int, index: int) -> tuple[int, np.ndarray, Broken]:
         """Index and pixels of the image, or of the first replacement that can be decoded."""
@@ -95,7 +102,7 @@ class StepBatches(RowBatches):
                 return used, self.source.image(used), tuple(broken)
             except BrokenImage as error:
                 broken.append((self.source.name(used), str(error)))
-            used = mix(self.seed, epoch, index, attempt) % len(self.source)
+            used = self.source.replacement(index, mix(self.seed, epoch, index, attempt))
         name, reason = broken[-1]
         raise DataError(
             f"{MAX_ATTEMPTS + 1} images in a row cannot be decoded, the last one {name}: {reason}; "

@@ -46,6 +46,16 @@ def random_crop_box(
     return _largest_central_box(width, height, ratio)
 
 
+def shorter_side_resized(
+    picture: Image.Image, side: int, resampling: Image.Resampling
+) -> Image.Image:
+    """The picture with a shorter side of `side` pixels: torchvision's Resize; itself if it has."""
+    if min(picture.size) == side:
+        return picture
+    width, height = (side * each // min(picture.size) for each in picture.size)
+    return picture.resize((width, height), resampling)
+
+
 def _largest_central_box(width: int, height: int, ratio: tuple[float, float]) -> Box:
     w, h = width, height
     if width / height < ratio[0]:

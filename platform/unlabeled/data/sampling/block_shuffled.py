@@ -9,10 +9,11 @@ import numpy as np
 
 from unlabeled.data.sampling.base import Sampler
 from unlabeled.data.sampling.permutation import Permutation
+from unlabeled.data.sampling.windowed import Windows
 from unlabeled.registry import register
 
-# Keys of the two permutations, so that they are unrelated.
-_BLOCKS, _WINDOW = 0, 1
+# Key of the blocks' permutation, so that it is unrelated to those of windows.
+_BLOCKS = 0
 
 
 @register("sampler", "block_shuffled")
@@ -42,25 +43,12 @@ class BlockShuffled(Sampler):
                     yield name, f"must be at least 1, got {getattr(self, name)}"
 
     def __init__(self, config: Config, *, num_samples: int, seed: int) -> None:
-        self.num_samples, self.seed = num_samples, seed
-        self._block, self._window = config.block_samples, config.window_samples
+        self.num_samples, self.seed, self._block = num_samples, seed, config.block_samples
+        self._windows = Windows(config.window_samples, num_samples, seed)
 
     def indices(self, epoch: int, start: int, stop: int) -> np.ndarray:
         """Sample indices at the positions `start..stop-1` of an epoch."""
-        if start < stop and not 0 <= start < stop <= self.num_samples:
-            raise IndexError(f"positions must lie in range({self.num_samples})")
-        windows = range(start // self._window, -(-stop // self._window)) if start < stop else ()
-        shuffled = [self._in_window(epoch, number, start, stop) for number in windows]
-        positions = np.concatenate(shuffled) if shuffled else np.zeros(0, dtype=np.int64)
-        return self._in_blocks(epoch, positions)
-
-    def _in_window(self, epoch: int, number: int, start: int, stop: int) -> np.ndarray:
-        """The positions between start and stop of one window, shuffled within it."""
-        first = number * self._window
-        size = min(self._window, self.num_samples - first)
-        order = Permutation(size, self.seed, epoch, _WINDOW, number)
-        places = np.arange(max(start - first, 0), min(stop - first, size))
-        return first + order(places)
+        return self._in_blocks(epoch, self._windows(epoch, start, stop))
 
     def _in_blocks(self, epoch: int, positions: np.ndarray) -> np.ndarray:
         """The samples at these positions of the sequence of shuffled blocks."""

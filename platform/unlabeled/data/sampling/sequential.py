@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -21,6 +22,8 @@ class Sequential(Sampler):
     @dataclass(frozen=True, kw_only=True)
     class Config:
         pass
+
+    forward: ClassVar[bool] = True
 
     def __init__(self, config: Config, *, num_samples: int, seed: int) -> None:
         self.num_samples = num_samples

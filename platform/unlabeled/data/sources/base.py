@@ -21,8 +21,12 @@ class Source(abc.ABC):
     A missing root, an empty folder or a split that does not exist raises DataError in the
     constructor. `decode_at_least`: sources of files decode large JPEGs at 1/2, 1/4 or 1/8 of their
     size where the shorter side stays at least so long; None, unless training asks: every pixel.
+    A source that is not `counted` is a stream without end: it is read from its beginning on by any
+    index, and its length is the one stated by whoever reads it; DataError where none is.
     """
 
+    counted: bool = True
+    stated_samples: int | None = None
     decode_at_least: int | None = None
     labels: np.ndarray | None = None
     multi_labels: np.ndarray | None = None
@@ -38,6 +42,10 @@ class Source(abc.ABC):
     @abc.abstractmethod
     def name(self, index: int) -> str:
         """What a person would call the sample: its path, or its place in the set."""
+
+    def replacement(self, index: int, draw: int) -> int:
+        """The image that stands in for a broken one, by a random number of any size."""
+        return draw % len(self)
 
     @property
     def num_classes(self) -> int:

@@ -59,6 +59,9 @@ class DecodedCache(Source):
     def name(self, index: int) -> str:
         return self._source.name(index)
 
+    def replacement(self, index: int, draw: int) -> int:
+        return self._source.replacement(index, draw)
+
     @property
     def num_classes(self) -> int:
         return self._source.num_classes

@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -30,7 +30,8 @@ class IndexedImages(Source):
     Opening takes milliseconds and the same memory for any number of images: records, names and
     labels stay on the disk. Labels are there if every entry has one. Only files below `roots` and
     below the folder that the index lies in are opened, wherever names and links lead. Remote shards
-    are copied as a whole into a bounded cache that all processes of a machine share. A file that
+    are copied as a whole into a bounded cache that all processes of a machine share, or read by
+    byte range. A file that
     vanished, or a shard that was cut or written anew, gives broken images, which are named, counted
     and replaced like others. DataError: there is no index, it is damaged, or all that it names lies
     elsewhere.
@@ -48,6 +49,9 @@ class IndexedImages(Source):
         anywhere: bool = False
         """Whether any file that the index names may be opened: for an index of your own."""
 
+        remote: Literal["copy", "ranges"] = "copy"
+        """How remote shards are read: copied as a whole into the cache, or an image at a time by
+        byte range, for orders that jump over more shards than the cache holds."""
         cache: str | None = None
         """Folder for copies of remote shards; null: one in the system's temporary folder."""
         cache_gb: float = 20.0
@@ -75,7 +79,10 @@ class IndexedImages(Source):
         folders = [os.fsencode(os.path.expanduser(folder)) for folder in config.roots]
         roots = Roots([self.index.base, *folders], anywhere=config.anywhere)
         self._check_containers(roots)
-        fetching = Fetching(config.cache, config.cache_gb, config.stall_seconds, config.attempts)
+        fetching = Fetching(
+            *(config.cache, config.cache_gb, config.stall_seconds, config.attempts),
+            ranges=config.remote == "ranges",
+        )
         self.opener = Opener(self.index.base, roots, fetching)
         if self.index.header.labelled == len(self.index):
             self.labels = self.index.labels()

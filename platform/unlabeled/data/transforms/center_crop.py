@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from unlabeled.data.pixels.geometry import RESAMPLING, Interpolation, planar
+from unlabeled.data.pixels.geometry import RESAMPLING, Interpolation, planar, shorter_side_resized
 from unlabeled.data.randomness import SampleKey
 from unlabeled.data.transforms.base import Pipeline
 from unlabeled.data.types import ViewSpec
@@ -54,11 +54,7 @@ class CenterCrop(Pipeline):
         views: Sequence[np.ndarray],
         deferred: Sequence[np.ndarray],
     ) -> None:
-        picture = Image.fromarray(image)
-        width, height = picture.size
-        short = min(width, height)
-        if short != self.resize:
-            width, height = (self.resize * side // short for side in (width, height))
-            picture = picture.resize((width, height), RESAMPLING[self.interpolation])
-        left, top = round((width - self.size) / 2), round((height - self.size) / 2)
+        resampling = RESAMPLING[self.interpolation]
+        picture = shorter_side_resized(Image.fromarray(image), self.resize, resampling)
+        left, top = (round((side - self.size) / 2) for side in picture.size)
         views[0][...] = planar(picture.crop((left, top, left + self.size, top + self.size)))

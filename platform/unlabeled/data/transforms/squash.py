@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from unlabeled.data.pixels.geometry import RESAMPLING, Interpolation, planar
+from unlabeled.data.pixels.geometry import RESAMPLING, Interpolation, planar, shorter_side_resized
 from unlabeled.data.randomness import SampleKey
 from unlabeled.data.transforms.base import Pipeline
 from unlabeled.data.types import ViewSpec
@@ -54,7 +54,6 @@ class Squash(Pipeline):
         deferred: Sequence[np.ndarray],
     ) -> None:
         picture = Image.fromarray(image)
-        if self.resize is not None and min(picture.size) != self.resize:
-            width, height = (self.resize * side // min(picture.size) for side in picture.size)
-            picture = picture.resize((width, height), self.resampling)
+        if self.resize is not None:
+            picture = shorter_side_resized(picture, self.resize, self.resampling)
         views[0][...] = planar(picture.resize((self.size, self.size), self.resampling))

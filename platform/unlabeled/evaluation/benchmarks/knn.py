@@ -9,6 +9,8 @@ from typing import Literal
 
 from torch import Tensor
 
+from unlabeled.clustering.faiss_library import import_faiss
+from unlabeled.clustering.neighbours import nearest, nearest_others
 from unlabeled.data.sources.base import Split
 from unlabeled.errors import DataError
 from unlabeled.evaluation.accuracy import top_accuracy
@@ -18,7 +20,6 @@ from unlabeled.evaluation.benchmarks.base import (
     require_labels,
     require_split_labels,
 )
-from unlabeled.evaluation.neighbours import import_faiss, nearest, nearest_others
 from unlabeled.registry import register
 
 log = logging.getLogger(__name__)
@@ -72,7 +73,7 @@ class KNN(Benchmark):
     def __init__(self, config: Config) -> None:
         super().__init__(config)
         if config.search == "faiss":
-            import_faiss()
+            import_faiss("search")
 
     @property
     def measured(self) -> Split:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
 
@@ -17,13 +17,13 @@ from unlabeled.data.transforms.base import Pipeline
 from unlabeled.errors import ConfigError, DataError
 from unlabeled.evaluation.benchmarks.base import Benchmark, Probe, Test, require_labels
 from unlabeled.evaluation.benchmarks.linear import SECONDS_BETWEEN_LINES
-from unlabeled.evaluation.classifier import Feed, descend
+from unlabeled.evaluation.classifier import Feed, descend, inverse_root_rate
 from unlabeled.evaluation.feeds import augmented_feed, cached_feed
-from unlabeled.evaluation.layer_heads import Head, accuracies
+from unlabeled.evaluation.layer_heads import Head, accuracies, averaged_accuracies
 from unlabeled.evaluation.layer_probe import of_layers
 from unlabeled.evaluation.layers import Layer, Taps
 from unlabeled.evaluation.sgd_settings import epoch_rate, sgd_problems
-from unlabeled.evaluation.training_views import training_view
+from unlabeled.evaluation.training_views import training_view, view_problems
 from unlabeled.registry import Component, register
 
 log = logging.getLogger(__name__)
@@ -48,8 +48,9 @@ class LinearLayers(Benchmark):
 
     Every layer has a classifier of its own, W norm(pool(map)) + b with cross-entropy; SGD minimises
     the sum, so each is trained as if it were alone. Metrics, in percent: top1_<layer> and
-    top5_<layer> after the last epoch, top1_best_<layer> of the best epoch; top1 is the best of the
-    layers after the last epoch. Best layers and best epochs are chosen on the test split.
+    top5_<layer> after the last epoch, top1_best_<layer> of the best epoch, top1_averaged_<layer>
+    and top5_averaged_<layer> with test_views; top1 is the best of the layers after the last epoch,
+    averaged if they are. Best layers and best epochs are chosen on the test split.
     Raises DataError without labels or with differing classes, ConfigError for layers that the
     backbone does not have, DivergenceError when the loss diverges.
     Under DDP the ranks share the encoding; each takes the same steps on whole batches, so batch
@@ -78,8 +79,9 @@ class LinearLayers(Benchmark):
         """Nesterov's momentum (VISSL)."""
         weight_decay: float = 5e-4
         """L2 penalty on weights and biases, not on batch norm (VISSL; SwAV A.5: 1e-4)."""
-        schedule: Literal["cosine", "step"] = "step"
-        """Per epoch: cosine towards 0, or x decay_factor at decay_epochs (VISSL)."""
+        schedule: Literal["cosine", "step", "inverse_root"] = "step"
+        """Per epoch cosine towards 0, or x decay_factor at decay_epochs (VISSL); per step t
+        lr / sqrt(1 + lr weight_decay t) (DeepCluster)."""
         decay_epochs: list[int] = field(default_factory=lambda: [8, 16, 24])
         """Epochs at which schedule=step lowers the rate (VISSL, ImageNet)."""
         decay_factor: float = 0.1
@@ -93,6 +95,9 @@ class LinearLayers(Benchmark):
         train_transform: Annotated[Component, "transform"] | None = None
         """The training view; null: a random resized crop and a flip (VISSL) at the size of the
         evaluation view. Unused without augment."""
+        test_views: list[Annotated[Component, "transform"]] = field(default_factory=list)
+        """Views of the test images whose class probabilities are averaged after the last epoch
+        (DeepCluster: ten crops); none: the evaluation view alone."""
         source: str = "VISSL, ImageNet-1k linear"
         """Where the settings come from, for the protocol of the result."""
 
@@ -103,10 +108,16 @@ class LinearLayers(Benchmark):
             if self.batch_size == 1:
                 yield "batch_size", "must be at least 2 for statistics, got 1"
             yield from sgd_problems(self, nesterov=self.nesterov)
+            for view in self.test_views:
+                yield from view_problems("test_views", view)
 
         def learning_rate(self, epoch: int) -> float:
-            """The rate of a whole epoch."""
+            """The rate of a whole epoch, or of the very first step."""
             return epoch_rate(self, self.lr, epoch)
+
+        def step_rate(self, step: int) -> float:
+            """The rate of a step, counted from the first of all."""
+            return inverse_root_rate(self.learning_rate(0), self.weight_decay, step)
 
     config: Config
 
@@ -116,9 +127,14 @@ class LinearLayers(Benchmark):
         return (
             f"linear classifiers on {len(self._layers())} frozen layers trained in one pass, "
             f"{views}, {self.config.epochs} epochs, SGD {self.config.learning_rate(0):g}, batch "
-            f"{self.config.batch_size}, last epoch, top1 of the layer that is best on the test "
-            f"split ({self.config.source})"
+            f"{self.config.batch_size}, last epoch, {self._seen}top1 of the layer that is best on "
+            f"the test split ({self.config.source})"
         )
+
+    @property
+    def _seen(self) -> str:
+        views = len(self.config.test_views)
+        return f"mean probabilities of {views} views, " if views else ""
 
     def run(self, probe: Probe) -> dict[str, float]:
         self._require_statistics(probe)
@@ -133,7 +149,7 @@ class LinearLayers(Benchmark):
                 said = time.monotonic()
                 line = ", ".join(f"{key} {top1:.2f}" for key, (top1, _) in history[-1].items())
                 log.info("linear epoch %d/%d: top1 %s", len(history), self.config.epochs, line)
-        return _metrics(history)
+        return _metrics(history, self._averaged(heads, taps, maps))
 
     def fitted(self, probe: Probe) -> Test:
         self._require_statistics(probe)
@@ -142,9 +158,27 @@ class LinearLayers(Benchmark):
 
         def test(other: Probe) -> dict[str, float]:
             found = of_layers(other, taps).features("test")
-            return _metrics([accuracies(last, taps, found, other.device)])
+            averaged = self._averaged(last, taps, of_layers(other, taps))
+            return _metrics([accuracies(last, taps, found, other.device)], averaged)
 
         return test
+
+    def _averaged(
+        self, heads: Mapping[str, Head], taps: Taps, maps: Probe
+    ) -> dict[str, tuple[float, float]]:
+        """The accuracies of mean probabilities over the test views; empty without any."""
+        if not self.config.test_views:
+            return {}
+        pipelines: list[Pipeline] = [view.build() for view in self.config.test_views]
+        for pipeline in pipelines:
+            if (shapes := self.taps(maps, pipeline).shapes) != taps.shapes:
+                raise ConfigError(
+                    f"benchmark.test_views: of views of {pipeline.views[0].size} px pooling leaves "
+                    f"{shapes}, of those that classifiers read {taps.shapes}; give views of the "
+                    "same size"
+                )
+        views = (maps.with_test_view(pipeline).features("test") for pipeline in pipelines)
+        return averaged_accuracies(heads, taps, views, maps.device)
 
     def _require_statistics(self, probe: Probe) -> None:
         if len(probe.train) < 2:
@@ -188,7 +222,9 @@ class LinearLayers(Benchmark):
             return torch.stack(losses).sum()
 
         remedy = "give every layer batch_norm=true"
-        for _ in descend(self._feed(probe, taps), config, optimizer, loss, remedy=remedy):
+        by_step = config.step_rate if config.schedule == "inverse_root" else None
+        feed = self._feed(probe, taps)
+        for _ in descend(feed, config, optimizer, loss, remedy=remedy, step_rate=by_step):
             parts.eval()
             yield heads
 
@@ -219,9 +255,13 @@ class LinearLayers(Benchmark):
         return {key: layer for key, layer in self.config.layers.items() if layer is not None}
 
 
-def _metrics(history: list[dict[str, tuple[float, float]]]) -> dict[str, float]:
+def _metrics(
+    history: list[dict[str, tuple[float, float]]], averaged: dict[str, tuple[float, float]]
+) -> dict[str, float]:
     last = history[-1]
-    metrics = {"top1": max(top1 for top1, _ in last.values())}
+    metrics = {"top1": max(top1 for top1, _ in (averaged or last).values())}
+    for key, (top1, top5) in averaged.items():
+        metrics[f"top1_averaged_{key}"], metrics[f"top5_averaged_{key}"] = top1, top5
     for key, (top1, top5) in last.items():
         metrics[f"top1_{key}"] = top1
         metrics[f"top1_best_{key}"] = max(epoch[key][0] for epoch in history)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 from typing import Literal
 
@@ -11,14 +12,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 BatchNorm = Literal["none", "hidden", "all"]
+RELU: Callable[[], nn.Module] = partial(nn.ReLU, inplace=True)
 
 
 def mlp(
-    in_dim: int, hidden_dim: int, num_hidden_layers: int, out_dim: int, batch_norm: BatchNorm
+    in_dim: int,
+    hidden_dim: int,
+    num_hidden_layers: int,
+    out_dim: int,
+    batch_norm: BatchNorm,
+    activation: Callable[[], nn.Module] = RELU,
 ) -> nn.Sequential:
-    """Linear layers with ReLU between them; without hidden layers, a single Linear.
+    """Linear layers with an activation between them; without hidden layers, a single Linear.
 
-    batch_norm: nowhere, after each hidden Linear (before its ReLU), or after the last one as well.
+    batch_norm: nowhere, after each hidden Linear (before its activation), or after the last one as
+    well.
     Parameters start as torch's defaults, which are the official ones: Linear uniform within
     +-1/sqrt(fan-in), biases too; BN weight 1, bias 0. Every Linear has a bias.
     """
@@ -30,7 +38,7 @@ def mlp(
         if batch_norm == "all" or (batch_norm == "hidden" and hidden):
             layers.append(nn.BatchNorm1d(fan_out))
         if hidden:
-            layers.append(nn.ReLU(inplace=True))
+            layers.append(activation())
     return nn.Sequential(*layers)
 
 

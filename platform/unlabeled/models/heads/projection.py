@@ -1,4 +1,4 @@
-"""The head of the contrastive methods: features to the sphere."""
+"""The head of the methods that compare embeddings: an MLP, and the unit sphere behind it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from unlabeled.registry import register
 
 @register("head", "projection")
 class ProjectionHead(nn.Module):
-    """SimCLR's head: an MLP and L2 normalisation.
+    """SimCLR's head: an MLP and L2 normalisation; without the latter, BYOL's two MLPs.
 
-    z = MLP(x) / |MLP(x)|. Shapes: features [N, feature_dim] -> embeddings z [N, output_dim], in
-    float32 or better whatever the autocast type; no scores.
+    z = MLP(x) / |MLP(x)|. Shapes: features [N, feature_dim] -> embeddings z [N, output_dim], no
+    scores; unit rows are float32 or better whatever the autocast type.
     DDP: batch normalisation, if any, sees this rank's rows unless it is synchronised.
-    Reference: Chen et al. 2020, section 4.2.
+    References: Chen et al. 2020, section 4.2; Grill et al. 2020, section 3.3.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -39,6 +39,9 @@ class ProjectionHead(nn.Module):
         batch_norm: Literal["none", "hidden", "all"] = "none"
         """Batch normalisation: none (VISSL), after hidden Linears, or after all (the original)."""
 
+        unit_norm: bool = True
+        """Scale every embedding to length 1."""
+
         def problems(self) -> Iterator[tuple[str, str]]:
             """Faults of the values."""
             yield from dimension_problems(self.hidden_dim, self.num_hidden_layers, self.output_dim)
@@ -46,6 +49,7 @@ class ProjectionHead(nn.Module):
     def __init__(self, config: Config, *, feature_dim: int, num_classes: int) -> None:
         super().__init__()
         self.output_dim = config.output_dim
+        self.unit_norm = config.unit_norm
         self.mlp = mlp(
             feature_dim,
             config.hidden_dim,
@@ -55,5 +59,6 @@ class ProjectionHead(nn.Module):
         )
 
     def forward(self, features: Tensor) -> HeadOutput:
-        """Embeddings on the unit sphere."""
-        return HeadOutput(embeddings=unit_rows(self.mlp(features)))
+        """The embeddings, on the unit sphere if that is asked for."""
+        rows = self.mlp(features)
+        return HeadOutput(embeddings=unit_rows(rows) if self.unit_norm else rows)

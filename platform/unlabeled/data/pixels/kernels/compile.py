@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 import os
@@ -65,15 +66,14 @@ def _kernels() -> Kernels:
             "keep them; set NUMBA_CACHE_DIR to one",
             SECONDS,
         )
-    elif not any(folder.rglob("*.nbi")):
-        log.info("compiling the image kernels, once for this machine: about %d s", SECONDS)
     with _caching_in(folder):
         plan_function, render_function = (
             _compiled(function, folder) for function in (plan, render)
         )
     try:
-        _plan_nothing(plan_function)
-        _render_nothing(render_function)
+        with _alone_if_compiling(folder):
+            _plan_nothing(plan_function)
+            _render_nothing(render_function)
     except NumbaError as error:
         raise EnvironmentProblem(
             f"numba {numba.__version__} cannot compile the image kernels; take another release of "
@@ -118,6 +118,26 @@ def _render_nothing(function: Any) -> None:
     """Call it with no views: numba compiles, or loads, for the types of the first call."""
     views, codes, numbers = np.empty((0, 9), np.int64), np.empty(0, np.int64), np.empty(0)
     function(0, 1, 1, 0, views, codes, numbers, scratch_for(1, 1, 1))
+
+
+@contextmanager
+def _alone_if_compiling(folder: Path | None) -> Iterator[None]:
+    """Let one process of this machine compile, and those that wait for it load what it made."""
+    if folder is None or _is_filled(folder):
+        yield
+        return
+    with (folder / "lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError:  # a file system without locks: they all compile the same
+            log.debug("no locks in %s", folder)
+        if not _is_filled(folder):
+            log.info("compiling the image kernels, once for this machine: about %d s", SECONDS)
+        yield
+
+
+def _is_filled(folder: Path) -> bool:
+    return len(list(folder.rglob("*.nbi"))) == len((plan, render))
 
 
 def cache_folder() -> Path | None:

@@ -11,10 +11,10 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
+from unlabeled.clustering import neighbours
+from unlabeled.clustering.neighbours import nearest, nearest_others
 from unlabeled.errors import EnvironmentProblem
-from unlabeled.evaluation import neighbours
 from unlabeled.evaluation.benchmarks.knn import KNN
-from unlabeled.evaluation.neighbours import nearest, nearest_others
 
 Search = Literal["torch", "faiss"]
 

@@ -2,32 +2,20 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from unlabeled.errors import EnvironmentProblem
+from unlabeled.clustering.faiss_library import import_faiss
 
 Search = Literal["torch", "faiss"]
 
 # Similarities in memory at once: 1024 x 65536 float32 = 256 MB.
 TEST_BLOCK = 1024
 TRAIN_BLOCK = 65536
-
-
-def import_faiss() -> Any:
-    """The module; EnvironmentProblem where it is not installed."""
-    try:
-        return importlib.import_module("faiss")
-    except ImportError as error:
-        raise EnvironmentProblem(
-            f"search=faiss needs faiss, which cannot be imported ({error}); pip install faiss-cpu, "
-            "or give search=torch"
-        ) from error
 
 
 @torch.no_grad()
@@ -92,8 +80,7 @@ def _by_torch(rows: Tensor, block: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def _by_faiss(rows: Tensor, block: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """What `_by_torch` finds, but for the order of equal products."""
-    faiss = import_faiss()
-    faiss.omp_set_num_threads(torch.get_num_threads())
+    faiss = import_faiss("search")
     values, columns = faiss.knn(
         rows.cpu().numpy(),
         block.cpu().numpy(),

@@ -1,0 +1,1 @@
+"""Clustering: k-means, PCA, power iteration and nearest neighbours of features on many ranks."""

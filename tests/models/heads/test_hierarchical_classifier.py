@@ -1,0 +1,80 @@
+"""DeeperCluster's head: every row is scored by the classifier of its super-class."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from unlabeled.config.check import build_config
+from unlabeled.errors import ConfigError
+from unlabeled.models.heads.hierarchical_classifier import HierarchicalClassifierHead
+
+
+def head(rectify: bool = True) -> HierarchicalClassifierHead:
+    config = HierarchicalClassifierHead.Config(
+        rotations=4, super_clusters=2, sub_clusters=3, rectify=rectify
+    )
+    torch.manual_seed(0)
+    return HierarchicalClassifierHead(config, feature_dim=5, num_classes=0)
+
+
+def rows(count: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(1)
+    return torch.randn(count, 5, generator=generator), torch.tensor([6, 0, 6, 3, 1, 0, 6])[:count]
+
+
+@pytest.mark.parametrize("rectify", [True, False])
+def test_scores_are_those_of_the_row_s_own_classifier(rectify: bool) -> None:
+    model, (features, classes) = head(rectify), rows(7)
+    output = model(features, classes)
+    assert output.embeddings is features
+    inputs = features.clamp(min=0) if rectify else features
+    weights = model.lower.weight.view(8, 3, 5)
+    for n, row in enumerate(inputs):
+        own = int(classes[n])
+        expected = weights[own] @ row + model.lower.bias.view(8, 3)[own]
+        torch.testing.assert_close(output.scores[1][n], expected)
+        torch.testing.assert_close(output.scores[0][n], model.upper(row))
+
+
+def test_gradients_reach_the_own_classifier_and_no_other() -> None:
+    model, (features, classes) = head(), rows(7)
+    model(features, classes).scores[1].square().sum().backward()
+    touched = model.lower.weight.grad.view(8, -1).abs().sum(dim=1) > 0
+    assert touched.nonzero().flatten().tolist() == [0, 1, 3, 6]
+    assert model.upper.weight.grad is None
+
+
+def test_a_layer_starts_again_as_it_first_did_and_the_other_stays() -> None:
+    model = head()
+    upper, first = model.upper.weight.clone(), model.lower.weight.clone()
+    with torch.no_grad():
+        model.lower.bias.add_(1)
+    state = torch.get_rng_state()
+    model.reset([model.lower], seed=7)
+    again = model.lower.weight.clone()
+    model.reset([model.lower], seed=7)
+    assert again.equal(model.lower.weight) and not again.equal(first)
+    model.reset([model.lower], seed=8)
+    assert not again.equal(model.lower.weight)
+    assert float(model.lower.bias.abs().max()) == 0 and model.upper.weight.equal(upper)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_weights_are_spread_by_a_hundredth() -> None:
+    config = HierarchicalClassifierHead.Config(super_clusters=4, sub_clusters=50)
+    model = HierarchicalClassifierHead(config, feature_dim=64, num_classes=0)
+    for _ in range(2):
+        for layer in (model.upper, model.lower):
+            assert float(layer.weight.std()) == pytest.approx(0.01, rel=0.1)
+            assert float(layer.bias.abs().max()) == 0
+        model.reset([model.upper, model.lower], seed=0)
+
+
+def test_impossible_values_are_named() -> None:
+    for name in ("super_clusters", "sub_clusters"):
+        with pytest.raises(ConfigError, match=f"{name}: must be 1 or more, got 0"):
+            build_config(HierarchicalClassifierHead.Config, {name: 0})
+    with pytest.raises(ConfigError, match="rotations"):
+        build_config(HierarchicalClassifierHead.Config, {"rotations": 2})
