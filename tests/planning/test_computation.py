@@ -13,11 +13,9 @@ from torch import nn
 
 from unlabeled.config.check import build_config
 from unlabeled.data.types import ViewSpec
-from unlabeled.models.heads.prototypes import PrototypesHead
 from unlabeled.planning.computation import (
     days,
-    forward_multiply_adds,
-    over_views,
+    multiply_adds_by_size,
     step_seconds,
 )
 from unlabeled.registry import get
@@ -30,11 +28,6 @@ def backbone(name: str, **changes: Any) -> nn.Module:
     cls = get("backbone", data.pop("name"))
     made: nn.Module = cls(build_config(cls.Config, data))
     return made
-
-
-def head(feature_dim: int) -> PrototypesHead:
-    config = PrototypesHead.Config(hidden_dim=20, output_dim=6, num_prototypes=[7, 9])
-    return PrototypesHead(config, feature_dim=feature_dim, num_classes=0)
 
 
 CASES: list[tuple[str, dict[str, Any], int]] = [
@@ -58,11 +51,8 @@ def test_the_count_is_fvcore_s(name: str, changes: dict[str, Any], side: int) ->
         tokens, width, depth = (side // 4) ** 2 + 1, real.feature_dim, len(real.blocks)
         expected += depth * 2 * tokens**2 * width
     with torch.device("meta"):
-        parts = backbone(name, **changes), head(real.feature_dim)
-    views = (ViewSpec(side, "global"),)
-    found = forward_multiply_adds(*parts, real.feature_dim, views)
-    of_head = real.feature_dim * 20 + 20 * 6 + 6 * (7 + 9)
-    assert found == {side: expected + of_head}
+        same = backbone(name, **changes)
+    assert multiply_adds_by_size(same, (ViewSpec(side, "global"),)) == {side: expected}
 
 
 @pytest.mark.parametrize(
@@ -72,14 +62,8 @@ def test_the_count_is_fvcore_s(name: str, changes: dict[str, Any], side: int) ->
 def test_networks_compute_what_they_are_named_after(name: str, giga: float) -> None:
     with torch.device("meta"):
         made = backbone(name)
-        parts = made, head(made.feature_dim)
-    found = forward_multiply_adds(*parts, made.feature_dim, (ViewSpec(224, "global"),))
+    found = multiply_adds_by_size(made, (ViewSpec(224, "global"),))
     assert found[224] / 1e9 == pytest.approx(giga, rel=0.03)
-
-
-def test_an_image_costs_what_its_crops_do() -> None:
-    views = (*[ViewSpec(224, "global")] * 2, *[ViewSpec(96, "local")] * 6)
-    assert over_views({224: 100, 96: 3}, views) == 218
 
 
 def test_time_is_work_over_speed() -> None:

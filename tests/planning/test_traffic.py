@@ -15,6 +15,8 @@ from unlabeled.engine.trainer import Trainer
 from unlabeled.hooks.base import Hook
 
 RANKS = 2
+CONTROL_NUMBERS = 4
+"""At most so many numbers at once are for the log: the loss, scalars of the method, signals."""
 COMMON = (
     *("launch.processes=2", "hooks.knn_probe=null", "checkpoint.every_epochs=null", "max_steps=4"),
     *("backbone.stages=2", "scale.projection_dim=19", "scale.hidden_dim=13"),
@@ -25,11 +27,13 @@ CASES = [
     ("method=swav", "sharding=fsdp", "activation_checkpointing=stage", "accumulate_steps=2"),
     ("method=swav", "accumulate_steps=2", "method.codes_over=accumulated_batch"),
     ("method=simclr", "sync_batch_norm.enabled=false"),
+    ("method=dino", "sharding=fsdp"),
+    ("method=moco_v2", "sync_batch_norm.enabled=false"),
 ]
 
 
 class Listener(Hook):
-    """What is said between the end of the third step's predecessor and its own end."""
+    """What is said in the third step."""
 
     def __init__(self, found: list[Collective]) -> None:
         self.found = found
@@ -52,7 +56,7 @@ def said(folder: str, cases: list[tuple[str, ...]]) -> list[dict[str, int]]:
             trainer.fit()
         sums: Counter[str] = Counter()
         for collective in listener.step:
-            if collective.elements > 2:
+            if collective.elements > CONTROL_NUMBERS:
                 sums[collective.operation] += collective.bytes
         results.append(dict(sums))
     return results

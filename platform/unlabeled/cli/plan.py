@@ -70,11 +70,10 @@ def _computation(plan: Plan) -> Iterator[str]:
         f"{count} x {short(plan.multiply_adds[side])} at {side} px" for side, count in crops.items()
     )
     total = plan.multiply_adds_per_image
-    yield f"forward pass  {short(total)} multiply-adds an image: {spelled}"
-    each = plan.flops * plan.config.launch.fields.processes / plan.config.batch_size
+    yield f"forward pass  {short(total)} multiply-adds an image; of the backbone {spelled}"
     yield (
-        f"step          {short(plan.flops)} operations a GPU, {short(each)} an image: "
-        f"{each / (2 * total):.2f} times the forward pass"
+        f"step          {short(plan.flops)} operations a GPU, {short(plan.flops / plan.images)} an "
+        f"image: {plan.flops / plan.forward_flops:.2f} times the forward pass"
     )
 
 

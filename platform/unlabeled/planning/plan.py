@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from unlabeled.config.derived import Lengths, derive_lengths
+from unlabeled.config.derived import Lengths, derive_lengths, stated_samples
 from unlabeled.data.sources.base import Source
 from unlabeled.data.transforms.base import Pipeline
 from unlabeled.data.types import ViewSpec
@@ -16,8 +16,7 @@ from unlabeled.engine.build import build_method
 from unlabeled.methods.base import Method, Progress
 from unlabeled.planning.computation import (
     days,
-    forward_multiply_adds,
-    over_views,
+    multiply_adds_by_size,
     step_seconds,
 )
 from unlabeled.planning.gpus import GPUS
@@ -27,6 +26,7 @@ from unlabeled.planning.settings import PlanConfig
 from unlabeled.planning.shares import shares_of
 from unlabeled.planning.traffic import Traffic, step_traffic
 from unlabeled.planning.unseen import Unseen
+from unlabeled.registry import get
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,9 @@ class Plan:
 
     parameters: numbers of the backbone, of the head and of all else that is stored; trained and
     own: those that gradients reach, and those that the first rank holds. multiply_adds: of the
-    forward pass of one image, by crop size. flops: of a step, backward and what is computed again
-    included, 2 for a multiply-add. step_seconds and days: at the stated efficiency.
+    backbone's forward pass of one crop, by its size. flops: of a step, backward and what is
+    computed again included, 2 for a multiply-add; forward_flops: those of its forward passes, a
+    teacher's too. step_seconds and days: at the stated efficiency.
     """
 
     config: PlanConfig
@@ -47,15 +48,21 @@ class Plan:
     own: int
     multiply_adds: dict[int, int]
     flops: int
+    forward_flops: int
     memory: Memory
     traffic: list[Traffic]
     checkpoint_bytes: int
     step_seconds: float
 
     @property
-    def multiply_adds_per_image(self) -> int:
+    def images(self) -> int:
+        """Images of a rank in a step."""
+        return self.config.batch_size // int(self.config.launch.fields.processes)
+
+    @property
+    def multiply_adds_per_image(self) -> float:
         """Of the forward pass, over all crops."""
-        return over_views(self.multiply_adds, self.views)
+        return self.forward_flops / 2 / self.images
 
     @property
     def gpu_bytes(self) -> float:
@@ -93,7 +100,7 @@ def make_plan(config: PlanConfig) -> Plan:
         method = _on_meta(config, source, pipeline, lengths)
         shares = shares_of(config, method)
         last = Progress(lengths.total_steps - 1, lengths.steps_per_epoch, lengths.total_steps)
-        multiply_adds = _forward(config, source.num_classes, pipeline.views)
+        multiply_adds = _by_size(config, pipeline.views)
         seen = rehearse(config, method, shares, last)
     gpu = GPUS[config.plan.gpu]
     named = list(method.named_parameters())
@@ -106,6 +113,7 @@ def make_plan(config: PlanConfig) -> Plan:
         own=sum(shares.numbers(name, p) for name, p in named),
         multiply_adds=multiply_adds,
         flops=seen.flops,
+        forward_flops=seen.forward_flops,
         memory=memory(config, method, shares, seen),
         traffic=step_traffic(config, method, shares, seen),
         checkpoint_bytes=_checkpoint(method, seen, ranks),
@@ -115,6 +123,8 @@ def make_plan(config: PlanConfig) -> Plan:
 
 def _source(config: PlanConfig) -> Source:
     images = config.plan.images or config.samples
+    if not get("dataset", config.dataset.name).counted:
+        images = stated_samples(config)
     if images is not None:
         return Unseen(images, config.plan.classes)
     source: Source = config.dataset.build(split="train")
@@ -128,11 +138,10 @@ def _on_meta(config: PlanConfig, source: Source, pipeline: Pipeline, lengths: Le
         return build_method(replace(config, sync_batch_norm=alone), source, pipeline, lengths)
 
 
-def _forward(config: PlanConfig, num_classes: int, views: tuple[ViewSpec, ...]) -> dict[int, int]:
+def _by_size(config: PlanConfig, views: tuple[ViewSpec, ...]) -> dict[int, int]:
     with torch.device("meta"):
         backbone = config.backbone.build()
-        head = config.head.build(feature_dim=backbone.feature_dim, num_classes=num_classes)
-    return forward_multiply_adds(backbone, head, backbone.feature_dim, views)
+    return multiply_adds_by_size(backbone, views)
 
 
 def _parameters(method: Method) -> dict[str, int]:

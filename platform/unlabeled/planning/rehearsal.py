@@ -49,8 +49,8 @@ class Rehearsal:
     and backward have at once, gradients of earlier layers included; update_peak: what the
     optimizer's step makes in passing; slots: bytes that the optimizer keeps in the shape of each
     parameter, whole, by its name; counters: other bytes that it keeps; flops: operations of the
-    whole step; collectives: what the method itself says to the other ranks; calls: of every unit
-    that shards gather, and of every batch norm.
+    whole step, and forward_flops those of its forward passes; collectives: what the method itself
+    says to the other ranks; calls: of every unit that shards gather, and of every batch norm.
     """
 
     kept: int
@@ -59,6 +59,7 @@ class Rehearsal:
     slots: Mapping[str, int]
     counters: int
     flops: int
+    forward_flops: int
     collectives: tuple[Collective, ...]
     calls: Mapping[nn.Module, Calls]
 
@@ -84,7 +85,7 @@ def rehearse(
         watched = [unit for unit, _ in shares.units] + batch_norms(method)
         with _CallCounter(watched) as calls, counted() as collectives, storages:
             _hold_gradients(method, shares, storages)
-            kept = _forward_backward(config, method, batches, progress, calls)
+            kept = _forward_backward(config, method, batches, progress, calls, storages)
     return Rehearsal(
         kept=kept,
         peak=storages.peak,
@@ -92,6 +93,7 @@ def rehearse(
         slots=slots,
         counters=counters,
         flops=storages.flops,
+        forward_flops=storages.flops - calls.backward_flops,
         collectives=tuple(collectives),
         calls=dict(calls.found),
     )
@@ -169,8 +171,9 @@ def _forward_backward(
     batches: Sequence[Batch],
     progress: Progress,
     calls: _CallCounter,
+    storages: LiveStorages,
 ) -> int:
-    """A step as the engine takes it, up to the optimizer; what the largest forward pass keeps."""
+    """A step as the engine takes it, but for the optimizer; what a forward pass keeps at most."""
     precision = Precision(config.precision, CPU)
     method.train()
     with torch.no_grad(), precision.autocast():
@@ -182,8 +185,11 @@ def _forward_backward(
         with hooks, precision.autocast():
             outputs.append(method(batch, micro_step))
         kept = max(kept, saved.bytes)
-        with calls.backward():
+        with calls.backward(storages):
             torch.autograd.backward(outputs[-1].loss / len(batches))
+    method.after_backward(progress)
+    with torch.no_grad():
+        method.after_update(progress)
     return kept
 
 
@@ -208,6 +214,7 @@ class _CallCounter:
     def __init__(self, modules: Iterable[nn.Module]) -> None:
         self._modules, self._in_backward = list(modules), False
         self.found = {module: Calls() for module in self._modules}
+        self.backward_flops = 0
 
     def __enter__(self) -> _CallCounter:
         self._hooks = [m.register_forward_pre_hook(self._called) for m in self._modules]
@@ -218,11 +225,12 @@ class _CallCounter:
             hook.remove()
 
     @contextmanager
-    def backward(self) -> Iterator[None]:
-        """What runs in this context runs for the second time."""
-        self._in_backward = True
+    def backward(self, storages: LiveStorages) -> Iterator[None]:
+        """What runs in this context runs for the second time, and is no forward pass."""
+        self._in_backward, before = True, storages.flops
         yield
         self._in_backward = False
+        self.backward_flops += storages.flops - before
 
     def _called(self, module: nn.Module, inputs: Any) -> None:
         so_far = self.found[module]

@@ -8,8 +8,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import (
+    DataDependentOutputException,
+    DynamicOutputShapeException,
+    FakeTensorMode,
+)
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from unlabeled.errors import ConfigError
 
 
 @contextmanager
@@ -17,10 +23,18 @@ def without_memory() -> Iterator[None]:
     """Tensors that are made in this context are of the CPU for whoever asks, and hold nothing.
 
     Every operation gives results of the right shape, type and layout, forward and backward, under
-    autocast too. Every number is 1 for who reads one, and masks choose all.
+    autocast too. Who reads a number finds 1, true, or of an integer (a place, a count) 0; masks
+    choose all, and sizes that were read out of tensors are equal parts. ConfigError where that is
+    not enough.
     """
-    with FakeTensorMode(), _EveryNumberIsOne():  # type: ignore[no-untyped-call]
-        yield
+    with FakeTensorMode(), _WithoutValues():  # type: ignore[no-untyped-call]
+        try:
+            yield
+        except (DynamicOutputShapeException, DataDependentOutputException) as error:
+            raise ConfigError(
+                f"this run cannot be planned: the shape of what {error.func} gives depends on the "
+                "values of tensors, and a plan has none"
+            ) from error
 
 
 TAKES_MASKS = {
@@ -32,7 +46,7 @@ TAKES_MASKS = {
 """Operations whose second argument holds indices, of which each may be a mask."""
 
 
-class _EveryNumberIsOne(TorchDispatchMode):  # type: ignore[no-untyped-call]
+class _WithoutValues(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self,
         function: Any,
@@ -41,9 +55,15 @@ class _EveryNumberIsOne(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         if function is torch.ops.aten._local_scalar_dense.default:
-            return 1
+            kind = args[0].dtype
+            return int(kind.is_floating_point or kind == torch.bool)
         if function is torch.ops.aten.nonzero.default:
             return torch.zeros(args[0].numel(), args[0].ndim, dtype=torch.int64)
+        if function is torch.ops.aten.bincount.default:
+            return torch.zeros(args[2] if len(args) > 2 else 2, dtype=torch.int64)
+        if function is torch.ops.aten.split_with_sizes.default:
+            dim = args[2] if len(args) > 2 else 0
+            args = (args[0], _parts(args[0].shape[dim], args[1]), *args[2:])
         if function.overloadpacket in TAKES_MASKS:
             args = (args[0], _places(args[1]), *args[2:])
         return function(*args, **(kwargs or {}))
@@ -82,3 +102,11 @@ def empty_tensors(
         for name, buffer in list(part.named_buffers(recurse=False)):
             made.setdefault(id(buffer), empty(buffer, buffer.dtype))
             setattr(part, name, made[id(buffer)])
+
+
+def _parts(total: int, sizes: list[int]) -> list[int]:
+    """The sizes if they add up to the total; else as many that do, as equal as can be."""
+    if sum(sizes) == total:
+        return sizes
+    count = len(sizes)
+    return [total * (n + 1) // count - total * n // count for n in range(count)]

@@ -254,6 +254,16 @@ def test_lists_that_are_none(folder: Path, root: Callable[[Path], Path], message
         opened(root(folder))
 
 
+def test_a_root_may_be_relative(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    (folder / "list.txt").write_text("0.tar\n")
+    for root in ("in", "in/list.txt"):
+        source = opened(Path(root))
+        monkeypatch.chdir("/")  # what is open stays what it is
+        assert red(source, 0) == int(source.name(0)[-7:-4])
+        monkeypatch.chdir(folder.parent)
+
+
 def test_shards_without_any_image_end_in_an_error_and_not_in_a_loop(tmp_path: Path) -> None:
     for name in ("a", "b"):
         put_shard(tmp_path / f"{name}.tar", [("1.txt", b"text")])

@@ -160,13 +160,13 @@ class Shards(Source):
 
 def listed(root: str) -> list[bytes]:
     """The shards in a folder by name, or of a list in its order; DataError if there are none."""
-    path = Path(root).expanduser()
+    path = Path(os.path.abspath(Path(root).expanduser()))
     if path.is_dir():
         found = sorted(os.fsencode(shard) for shard in path.glob("*.tar"))
     elif path.suffix == ".tar":
         raise DataError(f"root: {root} is one shard; give its folder, or a list that names it")
     else:
-        start = os.fsencode(os.path.abspath(path.parent))
+        start = os.fsencode(path.parent)
         names = [os.fsencode(line) for line in read_lines(root)]
         found = [name if is_remote(name) else os.path.join(start, name) for name in names]
     if not found:
