@@ -130,16 +130,18 @@ def kmeans(clusters: int, dim: int, iterations: int) -> list[Sent]:
     return [*found, reduced(clusters, 8)]
 
 
-def covariance_and_clusters_of_two_levels(
-    trainer: Trainer, numbers: dict[str, float]
-) -> list[Sent]:
-    head, dim = trainer.config.head.fields, trainer.method.head.output_dim
+def covariance_and_clusters(trainer: Trainer, numbers: dict[str, float]) -> list[Sent]:
+    """Of whitened features, on one level or on two, and the labels of all images."""
+    head, assigner = trainer.config.head.fields, trainer.config.assigner.fields
+    dim = trainer.method.head.output_dim
+    kept = min(dim, assigner.whitening_dim)
     found = [reduced(1), reduced(dim, 8), reduced(dim * dim, 8)]  # count, mean, covariance
-    found += [copied(dim * min(dim, trainer.config.assigner.fields.whitening_dim))]
-    dim = min(dim, trainer.config.assigner.fields.whitening_dim)
+    found += [copied(dim * kept), reduced(trainer.method.facts.num_samples, 8)]
+    if trainer.config.method.name == "deepcluster":
+        return found + kmeans(head.outputs, kept, assigner.iterations)
     for clusters in [head.super_clusters] + [head.sub_clusters] * head.super_clusters:
-        found += kmeans(clusters, dim, trainer.config.assigner.fields.iterations)
-    return [*found, reduced(trainer.method.facts.num_samples, 8)]  # the labels
+        found += kmeans(clusters, kept, assigner.iterations)
+    return found
 
 
 def images_and_their_labels(trainer: Trainer) -> list[Sent]:
@@ -176,7 +178,9 @@ FORMULAS = {
     "sela_v2": Formula(nothing, sums_of_prototypes),
     "simclr": Formula(all_embeddings_and_their_gradients, nothing),
     "dino": Formula(center_and_statistics_of_the_teacher, nothing),
-    "deepercluster": Formula(nothing, covariance_and_clusters_of_two_levels),
+    "deepcluster": Formula(nothing, covariance_and_clusters),
+    "deepercluster": Formula(nothing, covariance_and_clusters),
+    "rotnet": Formula(nothing, nothing),
     "supervised": Formula(nothing, nothing),
     "moco_v2": Formula(keys_of_all_ranks, nothing),
     "byol": Formula(statistics_of_teacher_and_predictor, nothing),
@@ -195,6 +199,8 @@ CASES = [
     ("simclr", "accumulate_steps=2"),
     ("simclr", "loss.negatives=local"),
     ("dino", "head.num_outputs=7", "accumulate_steps=2"),
+    ("deepcluster", "head.outputs=7", "assigner.iterations=1"),
+    ("rotnet", "method.views=3"),
     ("deepercluster", *TWO_LEVELS),
     ("deepercluster", *TWO_LEVELS, "assigner.whitening_dim=5"),
     ("supervised",),
