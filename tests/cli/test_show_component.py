@@ -39,7 +39,12 @@ def test_every_page_starts_with_the_name_and_ends_with_the_use(
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "page",
-    [(kind, each.name) for kind in kinds() for each in (choices(kind)[0], choices(kind)[-1])],
+    [
+        (kind, each.name)
+        for kind in kinds()
+        if kind != "study"
+        for each in (choices(kind)[0], choices(kind)[-1])
+    ],
     indirect=True,
 )
 def test_the_command_lines_of_a_page_compose(page: tuple[str, str, str]) -> None:
@@ -62,6 +67,11 @@ def test_the_command_lines_of_a_page_compose(page: tuple[str, str, str]) -> None
             assert at(composed.data, place) == written_default(kind, name, place.split(".")[-1])
         for word in dropped:
             assert at(composed.data, word.split("@")[-1]) is MISSING
+
+
+@pytest.mark.parametrize("page", [("study", "swav_prototypes")], indirect=True)
+def test_a_study_is_started_by_its_name(page: tuple[str, str, str]) -> None:
+    assert page[2].endswith("\nuse\n  unlabeled study swav_prototypes\n")
 
 
 def component(kind: str, name: str) -> str:

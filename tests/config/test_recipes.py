@@ -251,6 +251,7 @@ NEEDS: dict[str, list[str]] = {
     "dataset=folder": ["dataset.root=/x"],
     "dataset=file_list": ["dataset.train=/x"],
     "dataset=index": ["dataset.root=/x"],
+    "dataset=shards": ["dataset.root=/x", "sampler=windowed", "epochs=null", "samples=1000000"],
     "dataset=csv": ["dataset.path=/x"],
     "dataset=voc07": ["dataset.root=/x"],
     "dataset=revisited": ["dataset.root=/x"],

@@ -9,7 +9,7 @@ from torch.nn import functional
 from unlabeled.assigners.sinkhorn_dataset import SinkhornDataset
 from unlabeled.data.types import Batch, ViewSpec
 from unlabeled.losses.clustering import ClusteringLoss
-from unlabeled.methods.base import DataFacts, Progress
+from unlabeled.methods.base import DataFacts, Passes, Progress
 from unlabeled.methods.sela_v2 import SeLaV2
 from unlabeled.models.heads.prototypes import PrototypesHead
 
@@ -47,7 +47,7 @@ def batches() -> list[Batch]:
 
 def test_labels_are_balanced_and_follow_the_prototypes() -> None:
     method = build(freeze=0)
-    method.start_epoch(Progress(0, STEPS, 9), batches)
+    method.start_epoch(Progress(0, STEPS, 9), Passes(batches, list))
     for number, prototypes in enumerate(method.head.prototypes):
         counts = torch.bincount(method.labels[number], minlength=prototypes.out_features)
         # Equal shares are IMAGES / K; rounding the soft assignment moves a label or two.
@@ -60,7 +60,7 @@ def test_labels_are_balanced_and_follow_the_prototypes() -> None:
 
 def test_prototypes_learn_only_after_the_freeze_and_stay_normalised() -> None:
     method = build(freeze=2)
-    method.start_epoch(Progress(0, STEPS, 9), batches)
+    method.start_epoch(Progress(0, STEPS, 9), Passes(batches, list))
     for step, batch in enumerate(batches()):
         progress = Progress(step, STEPS, 9)
         with torch.no_grad():
@@ -77,7 +77,7 @@ def test_prototypes_learn_only_after_the_freeze_and_stay_normalised() -> None:
 
 def test_the_bank_follows_the_steps_of_the_epoch() -> None:
     method = build(freeze=0)
-    method.start_epoch(Progress(0, STEPS, 9), batches)
+    method.start_epoch(Progress(0, STEPS, 9), Passes(batches, list))
     fresh = batches()[::-1]
     for step, batch in enumerate(fresh):
         method.before_step(Progress(STEPS + step, STEPS, 9), [batch])

@@ -66,6 +66,9 @@ def _yaml_page(chosen: Choice) -> Iterator[str]:
     yield ""
     yield f"yaml      {_near(chosen.yaml)}"
     yield "use"
+    if chosen.kind == "study":  # its command takes a name, and composes no group
+        yield f"  unlabeled study {chosen.name}"
+        return
     for command, key in _keys(chosen.kind) or [(_command(chosen.kind), chosen.kind)]:
         yield f"  {_line(command, _choose(command, chosen.kind, key, chosen.name), key)}"
 
