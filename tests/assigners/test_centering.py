@@ -72,6 +72,7 @@ def test_three_steps_equal_the_official_loss() -> None:
     compare_with_official_loss()
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_the_official_loss() -> None:
     run_ranks(compare_with_official_loss, 2)
 

@@ -49,6 +49,7 @@ def test_lower_level_is_kmeans_within() -> None:
         assert torch.cdist(rows[own], means).argmin(dim=1).equal(lower.labels)
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one() -> None:
     alone = codes(FEATURES, 12)
     for sizes in ([40, 40], [9, 71]):

@@ -38,6 +38,7 @@ def mixture() -> tuple[Tensor, Tensor]:
     return torch.cat([plane, 0.5 * torch.randn(200, 12, generator=generator)], dim=1), truth
 
 
+@pytest.mark.slow
 def test_two_ranks_equal_one() -> None:
     features = torch.from_numpy(GOLDEN["features"])
     alone = codes(features, 6, whitening_dim=8, backend="torch")

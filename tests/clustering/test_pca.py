@@ -83,6 +83,7 @@ def fit_shard(shards: list[Tensor], dim: int) -> PCA:
     return fit_pca(shards[comm.rank()], dim)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sizes", [(50, 50), (3, 97), (100, 0)])
 def test_two_ranks_equal_one(sizes: tuple[int, int]) -> None:
     features = rows(100, 6)

@@ -295,6 +295,7 @@ def test_what_a_scale_says_holds(scale: str) -> None:
     assert {path: composed.get(path) for path in values(said)} == values(said)
 
 
+@pytest.mark.slow
 def test_the_printed_config_is_complete(tmp_path: Path) -> None:
     config = typed()
     assert config.normalization.std == (0.228, 0.224, 0.225)

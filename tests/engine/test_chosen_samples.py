@@ -67,6 +67,7 @@ def test_every_epoch_has_the_samples_that_the_method_chose(tmp_path: Path) -> No
     assert found == [index for epoch in range(3) for index in expected_epoch(epoch)]
 
 
+@pytest.mark.slow
 def test_a_run_that_goes_on_within_an_epoch_has_the_rest_of_them(tmp_path: Path) -> None:
     trainer = choosing(tmp_path)
     trainer.method.epochs_begun.fill_(2)  # as a checkpoint of the second epoch says

@@ -42,6 +42,7 @@ def measured(run: Path, *overrides: str) -> set[str]:
     return {path.name for path in (run / "results").glob("*.json")}
 
 
+@pytest.mark.slow
 def test_presets_of_a_benchmark_have_results_of_their_own(run: Path) -> None:
     before = measured(run, "benchmark=linear", *QUICK)
     assert "linear.json" in before

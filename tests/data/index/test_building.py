@@ -297,6 +297,7 @@ def test_merging_indexes_is_indexing_all_their_inputs(tree: Path, tmp_path: Path
     assert [merged.entry(n)[2:] for n in range(3)] == [whole.entry(n)[2:] for n in range(3)]
 
 
+@pytest.mark.slow
 def test_the_memory_of_a_build_does_not_grow_with_what_is_indexed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
