@@ -127,6 +127,7 @@ def test_the_lines_around_a_job_are_shell(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_a_job_on_this_machine_is_started_again_at_the_end_of_its_time(tmp_path: Path) -> None:
     """submitit's local executor: two tasks, and a minute of which 15 seconds are grace."""
     common = ["pretrain", *TINY, "epochs=100", "batch_size=12", "max_steps=40"]
