@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -36,6 +37,16 @@ def pytest_sessionfinish() -> None:
 def fixed_seed() -> None:
     """Random draws of a test are the same alone, in the whole suite and in any order."""
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def signal_handlers() -> Iterator[None]:
+    """A run that was stopped ignores further signals, and so would every child; tests go on."""
+    watched = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+    before = {number: signal.getsignal(number) for number in watched}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -31,15 +30,6 @@ CPU = torch.device("cpu")
 QUICK = ("dataset.num_samples=24", "epochs=3", "checkpoint.every_epochs=null")
 PROBE = "hooks.knn_probe.every_epochs=1"
 STEPS = 6
-
-
-@pytest.fixture(autouse=True)
-def _handlers() -> Iterator[None]:
-    """A stopped process ignores further signals; the process of the tests goes on."""
-    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGUSR2)}
-    yield
-    for number, handler in before.items():
-        signal.signal(number, handler)
 
 
 def stopped_run(run: Path, moment: Literal["step", "epoch"], step: int, *names: str) -> None:
