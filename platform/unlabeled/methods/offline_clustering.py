@@ -12,6 +12,7 @@ from unlabeled.assigners.base import OfflineAssigner
 from unlabeled.data.types import Batch
 from unlabeled.distributed import comm
 from unlabeled.distributed.rank_rows import RankRows
+from unlabeled.losses.labelled_rows import NO_LABEL
 from unlabeled.methods.base import DataFacts, Method, MethodOutput, Pass, Passes, Progress
 from unlabeled.methods.multi_crop import multi_crop_features
 from unlabeled.methods.requirements import (
@@ -20,9 +21,6 @@ from unlabeled.methods.requirements import (
     check_prototypes,
 )
 from unlabeled.models.heads.prototypes import PrototypesHead
-
-IGNORED = -100
-"""Label of an image that no rank's bank holds; the loss skips it (torch's ignore_index)."""
 
 
 class OfflineClustering(Method):
@@ -68,7 +66,7 @@ class OfflineClustering(Method):
         self.register_buffer("bank_indices", torch.zeros(slots, dtype=torch.int64))
         self.register_buffer("bank_filled", torch.zeros((), dtype=torch.bool))
         sets = len(head.prototypes)
-        self.register_buffer("labels", torch.full((sets, facts.num_samples), IGNORED))
+        self.register_buffer("labels", torch.full((sets, facts.num_samples), NO_LABEL))
         block = facts.micro_batch_size * comm.world_size()
         self.rank_buffers = {
             "bank_features": RankRows(axis=1, block=block),
@@ -106,7 +104,7 @@ class OfflineClustering(Method):
         self._store(start, batch.indices, crops)
         targets = self.labels[:, batch.indices]  # [H, B]
         loss = self.loss(output.scores, targets, len(batch.views))
-        known = (targets != IGNORED).float().mean()
+        known = (targets != NO_LABEL).float().mean()
         return MethodOutput(
             loss=loss,
             scalars={"labelled_share": known},
@@ -143,11 +141,11 @@ class OfflineClustering(Method):
         )
         if codes.centroids is not None:
             prototypes.copy_(codes.centroids)
-        self.labels[number].fill_(IGNORED)
+        self.labels[number].fill_(NO_LABEL)
         self.labels[number][comm.all_gather(self.bank_indices)] = comm.all_gather(codes.labels)
         return dict(codes.scalars)
 
     @staticmethod
     def _one_hot(targets: Tensor, num_clusters: int) -> Tensor:
-        known = targets[targets != IGNORED]
+        known = targets[targets != NO_LABEL]
         return torch.nn.functional.one_hot(known, num_clusters).float()
