@@ -116,6 +116,7 @@ class Bench:
             method=self.trainer.method,
             optimizer=self.trainer.optimizer,
             scaler=self.trainer.precision.scaler,
+            data=self.trainer.data.identity,
         )
 
     def at_once(self) -> float:

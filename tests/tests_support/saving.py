@@ -61,6 +61,7 @@ def contents_of(trainer: Trainer, step: int) -> dict[str, dict[str, Any]]:
         method=trainer.method,
         optimizer=trainer.optimizer,
         scaler=trainer.precision.scaler,
+        data=trainer.data.identity,
     )
 
 

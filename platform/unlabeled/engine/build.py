@@ -22,6 +22,7 @@ from unlabeled.distributed.group import mailbox
 from unlabeled.engine.checkpoint_writer import CheckpointWriter
 from unlabeled.engine.crop_check import check_crop_sizes
 from unlabeled.engine.data import INITIAL_PASS_EPOCH, TrainingData
+from unlabeled.engine.data_identity import identity_of
 from unlabeled.engine.heartbeat import Heartbeat
 from unlabeled.engine.interruption import Interruption
 from unlabeled.engine.precision import Precision
@@ -205,6 +206,7 @@ def build_data(
         device=device,
         num_samples=len(source),
         steps_per_epoch=lengths.steps_per_epoch,
+        identity=identity_of(source),
     )
 
 

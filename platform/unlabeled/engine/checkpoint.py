@@ -1,6 +1,7 @@
 """Checkpoints: what is in them, where they lie, and how a run gets its state back.
 
-<run>/checkpoints/<step>/shared.pt   written by rank 0: method, optimizer, scaler, step
+<run>/checkpoints/<step>/shared.pt   written by rank 0: method, optimizer, scaler, step, and
+                             which data it was trained on
                          rank0000.pt one per rank: buffers that differ between ranks, random states
                          shards0000.safetensors one per rank: its rows of what the ranks divide
                              among them, if they do (`sharding`); then shared.pt lacks it
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from unlabeled.engine.checkpoint_shards import (
     take_shards,
     whole_shards,
 )
+from unlabeled.engine.data_identity import DataIdentity
 from unlabeled.engine.snapshot import Place
 from unlabeled.errors import CheckpointError
 from unlabeled.methods.base import Method
@@ -63,6 +65,12 @@ class Checkpoint:
         """Which submodule of the method is measured; files older than teachers do not say."""
         return str(self.shared.get("evaluated", "backbone"))
 
+    @property
+    def data(self) -> DataIdentity | None:
+        """What was trained on; older files do not say."""
+        stored = self.shared.get("data")
+        return DataIdentity(**stored) if stored else None
+
 
 def contents(
     *,
@@ -70,6 +78,7 @@ def contents(
     method: Method,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    data: DataIdentity,
 ) -> dict[str, dict[str, Any]]:
     """What this rank writes, by file name; the tensors are the living ones, not copies."""
     state, optimizer_state = dict(method.state_dict()), optimizer.state_dict()
@@ -91,6 +100,7 @@ def contents(
             "method": state,
             "optimizer": {**optimizer_state, "state": slots},
             "scaler": scaler.state_dict(),
+            "data": asdict(data),
         }
     return files
 

@@ -56,6 +56,7 @@ class CheckpointWriter(Hook):
                     method=trainer.method,
                     optimizer=trainer.optimizer,
                     scaler=trainer.precision.scaler,
+                    data=trainer.data.identity,
                 ),
             )
             if not self.config.background:

@@ -18,6 +18,7 @@ from unlabeled.data.pixels.device import DeviceSteps
 from unlabeled.data.sampling.listed import Listed
 from unlabeled.data.transforms.base import Pipeline
 from unlabeled.data.types import Batch
+from unlabeled.engine.data_identity import DataIdentity
 from unlabeled.errors import DataError
 
 log = logging.getLogger(__name__)
@@ -63,7 +64,9 @@ class TrainingData:
         device: torch.device,
         num_samples: int,
         steps_per_epoch: int,
+        identity: DataIdentity,
     ) -> None:
+        self.identity = identity
         self._dataset, self._initial, self._evaluation = dataset, initial, evaluation
         self._settings, self._normalize = settings, normalize
         self._device, self._steps = device, DeviceSteps()

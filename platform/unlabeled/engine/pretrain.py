@@ -15,9 +15,10 @@ from unlabeled.config.schema import PretrainConfig
 from unlabeled.distributed import comm
 from unlabeled.engine import checkpoint
 from unlabeled.engine.build import build_trainer, derived_numbers
+from unlabeled.engine.checkpoint import Checkpoint
 from unlabeled.engine.interruption import Interruption
 from unlabeled.engine.logs import log_to
-from unlabeled.engine.resume import find_checkpoint
+from unlabeled.engine.resume import check_data, find_checkpoint
 from unlabeled.engine.run_directory import (
     RunDirectory,
     environment,
@@ -53,24 +54,26 @@ def _pretrain(config: PretrainConfig, device: torch.device, interruption: Interr
     ):
         comm.barrier()
         trainer = build_trainer(config, run, device, interruption)
+        origin = None if start is None else checkpoint.load(start)
+        if origin is not None:
+            check_data(config, origin, trainer.data.identity)
         write_description(trainer)
-        if start is not None:
-            continue_from(start, trainer)
+        if origin is not None:
+            continue_from(origin, trainer)
         status.training(lambda: trainer.step, trainer.settings.last_step)
         trainer.fit()
         log.info("done: %s", run.path)
 
 
-def continue_from(start: Path, trainer: Trainer) -> None:
+def continue_from(loaded: Checkpoint, trainer: Trainer) -> None:
     """Put the trainer where the checkpoint was written."""
-    loaded = checkpoint.load(start)
     trainer.step = checkpoint.restore(
         loaded,
         method=trainer.method,
         optimizer=trainer.optimizer,
         scaler=trainer.precision.scaler,
     )
-    log.info("continuing from step %d (%s)", trainer.step, start)
+    log.info("continuing from step %d (%s)", trainer.step, loaded.path)
     if loaded.written_by != comm.world_size():
         log.info(
             "  launch.processes: %d when it was written, %d now (same images and schedules, other "

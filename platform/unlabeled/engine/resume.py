@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 from unlabeled.config.check import to_data
 from unlabeled.config.schema import PretrainConfig
 from unlabeled.engine import checkpoint
+from unlabeled.engine.checkpoint import Checkpoint
+from unlabeled.engine.data_identity import DataIdentity
 from unlabeled.engine.run_directory import RunDirectory
 from unlabeled.errors import CheckpointError, ConfigError
 
+log = logging.getLogger(__name__)
 FREE = (
     "run",
     "resume",
@@ -62,6 +66,25 @@ def find_checkpoint(config: PretrainConfig, run: RunDirectory) -> Path | None:
             ]
         )
     return newest
+
+
+def check_data(config: PretrainConfig, start: Checkpoint, now: DataIdentity) -> None:
+    """The images must be those that the checkpoint was trained on, or the rest is of another order.
+
+    ConfigError under `resume=auto`, a warning where the checkpoint was named. One that does not say
+    what it was trained on is taken as it is.
+    """
+    if start.data is None or start.data.fingerprint == now.fingerprint:
+        return
+    changed = (
+        f"dataset: {config.dataset.name} holds {now}, but {start.path} was trained on {start.data}"
+    )
+    if config.resume == "auto":
+        raise ConfigError(
+            f"{changed}. Give what it held then, or another run.dir; resume={start.path} goes on "
+            "with what it holds now"
+        )
+    log.warning("%s; the run goes on with what it holds now", changed)
 
 
 def _named(path: Path) -> Path:

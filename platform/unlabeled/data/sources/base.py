@@ -52,6 +52,10 @@ class Source(abc.ABC):
         """How many classes the labels distinguish (0 without labels)."""
         return 0 if self.labels is None else len(self.classes)
 
+    def extent(self) -> str:
+        """How much there is, in words."""
+        return f"{len(self)} images"
+
     def fingerprint(self) -> str:
         """A short hash of names and labels: results on equal fingerprints are comparable."""
         digest = hashlib.sha256(str(len(self)).encode())

@@ -66,6 +66,9 @@ class DecodedCache(Source):
     def num_classes(self) -> int:
         return self._source.num_classes
 
+    def extent(self) -> str:
+        return self._source.extent()
+
     def fingerprint(self) -> str:
         return self._source.fingerprint()
 

@@ -109,6 +109,9 @@ class Shards(Source):
         """One of the neighbours, which are counted and at hand."""
         return max(0, index - NEIGHBOURS) + draw % (2 * NEIGHBOURS)
 
+    def extent(self) -> str:
+        return f"{len(self._shards)} shards"
+
     def fingerprint(self) -> str:
         """A short hash of the list of shards; what is in them nobody has looked at."""
         digest = hashlib.sha256(str(len(self._shards)).encode())
