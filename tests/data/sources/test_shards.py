@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import shutil
 import tarfile
 import threading
 from collections.abc import Callable
@@ -111,8 +112,32 @@ def test_threads_and_processes_find_the_same(folder: Path) -> None:
     again = pickle.loads(pickle.dumps(source))
     assert (len(again), again.decode_at_least, again.name(4)) == (5, 3, expected[4])
     assert again.fingerprint() == source.fingerprint()
-    (folder / "4.tar").unlink()
-    assert opened(folder).fingerprint() != source.fingerprint()
+
+
+def test_the_fingerprint_is_of_names_their_order_and_sizes_wherever_the_shards_lie(
+    folder: Path, tmp_path: Path
+) -> None:
+    elsewhere = tmp_path / "elsewhere" / "still"
+    shutil.copytree(folder, elsewhere, copy_function=shutil.copyfile)  # with times of their own
+    first = opened(folder).fingerprint()
+    assert opened(elsewhere).fingerprint() == first
+    orders = [("a/0.tar", "b/0.tar"), ("b/0.tar", "a/0.tar")]
+    for names in orders:
+        for name in names:
+            (tmp_path / name).parent.mkdir(exist_ok=True)
+            shutil.copy(folder / "0.tar", tmp_path / name)
+    found = {first} | {opened(lists("\n".join(o))(tmp_path)).fingerprint() for o in orders}
+    put_shard(elsewhere / "2.tar", [(f"{n}.png", png(n)) for n in range(40)])
+    found.add(opened(elsewhere).fingerprint())
+    (elsewhere / "4.tar").rename(elsewhere / "5.tar")
+    found.add(opened(elsewhere).fingerprint())
+    (elsewhere / "5.tar").unlink()
+    found.add(opened(elsewhere).fingerprint())
+    assert len(found) == 6
+    (tmp_path / "gone.txt").write_text("in/0.tar\nin/7.tar\nhttps://nowhere.invalid/1.tar\n")
+    gone = opened(tmp_path / "gone.txt").fingerprint()
+    (folder / "7.tar").write_bytes(b"")
+    assert opened(tmp_path / "gone.txt").fingerprint() != gone
 
 
 def steps(source: Shards, rank: int, world: int, micro: int = 1) -> StepBatches:
