@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,12 +9,15 @@ import torch
 
 from tests_support.command import TINY
 from tests_support.in_process import built_from
-from tests_support.same_run import assert_same_run, losses
+from tests_support.notes import notes
+from tests_support.ranks import run_ranks
+from tests_support.same_run import assert_same_run
 from tests_support.shards import put_patches
 from unlabeled.cli.main import main
 from unlabeled.config.check import build_config
 from unlabeled.config.compose import compose_config
 from unlabeled.config.schema import PretrainConfig
+from unlabeled.data.sources.shards import Shards
 from unlabeled.engine.pretrain import pretrain
 from unlabeled.errors import ConfigError
 
@@ -66,18 +68,45 @@ def test_methods_that_need_epochs_or_labels_say_so(shards: Path, tmp_path: Path)
             pretrain(config, CPU)
 
 
+def _trains(run: str, arguments: list[str]) -> None:
+    import tests_support.kill_at_step
+    import tests_support.note_samples  # noqa: F401 - they register their hooks
+
+    Path(run, "notes").mkdir(parents=True, exist_ok=True)
+    note = f"+hooks.note={{name: note_samples, folder: {run}/notes}}"
+    pretrain(configured(Path(run), *arguments, note), CPU)
+
+
 @pytest.mark.slow
-def test_a_stream_trains_over_its_passes_and_resumes_bit_for_bit(
+def test_two_ranks_that_are_killed_train_on_the_stream_as_if_they_had_not_been(
     shards: Path, tmp_path: Path
 ) -> None:
-    """70 samples of 40 images in batches of 12: whole batches, so 72, and into the second pass."""
-    alone, parts = (configured(tmp_path / n, *arguments(shards)) for n in ("alone", "parts"))
-    pretrain(alone, CPU)
-    pretrain(replace(parts, max_steps=4), CPU)
-    assert set(losses(tmp_path / "parts")) == {1, 2, 3, 4}
-    torch.manual_seed(1)  # a process of its own would start elsewhere
-    pretrain(parts, CPU)
-    assert_same_run(tmp_path / "parts", tmp_path / "alone", steps=6)
+    """Two passes over 40 images in 10 steps of 8, windows of half a pass; one killed in the second.
+
+    All that a step holds is what one process gives it, in its order.
+    """
+    more = ("samples=80", "sampler.window_samples=20", "batch_size=8", "backbone.stages=1")
+    saving = ("checkpoint.every_steps=4", "checkpoint.background=false", "hooks.export=null")
+    ranks = ("launch.processes=2", "sync_batch_norm.enabled=false")
+    given = [*arguments(shards, *more), *saving, *ranks]
+    kill = f"+hooks.kill={{name: kill_at_step, steps: [6], memory: {tmp_path}/deaths, rank: 1}}"
+    run_ranks(_trains, 2, str(tmp_path / "alone"), given)
+    with pytest.raises(RuntimeError, match="rank 1 of 2 died"):
+        run_ranks(_trains, 2, str(tmp_path / "killed"), [*given, kill])
+    assert (tmp_path / "killed" / "checkpoints" / "00000004" / "shared.pt").is_file()
+    run_ranks(_trains, 2, str(tmp_path / "killed"), [*given, kill])
+    assert_same_run(tmp_path / "killed", tmp_path / "alone", steps=10)
+
+    seen: dict[int, list[int]] = {}
+    for note in notes(tmp_path / "alone" / "notes"):
+        seen.setdefault(note.step, []).extend(note.indices)
+    trainer = built_from([*arguments(shards, *more), f"run.dir={tmp_path}/one"])
+    batches = trainer.data.training(0, trainer.settings.last_step)
+    assert seen == {step: batch.indices.tolist() for step, batch in enumerate(batches)}
+    source = Shards(Shards.Config(root=str(shards)), split="train")
+    for first in (0, 5):
+        images = [source.name(index) for step in range(first, first + 5) for index in seen[step]]
+        assert len(set(images)) == len(images) == 40
 
 
 def test_a_run_reads_the_first_samples_of_the_stream_each_once_and_no_others(
