@@ -139,7 +139,7 @@ def test_views_that_are_not_turned_are_not_looked_at() -> None:
     assert torch.equal(method(Batch([first, second * torch.nan], indices, None), 0).loss, alone)
     with pytest.raises(ConfigError, match="3 views are to be turned, and the transform emits 2"):
         rotnet(views=3)
-    with pytest.raises(ConfigError, match="views: must be at least 1"):
+    with pytest.raises(ConfigError, match="views: must be 1 or more"):
         build_config(RotNet.Config, {"views": 0})
 
 

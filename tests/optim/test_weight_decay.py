@@ -90,5 +90,5 @@ def test_without_a_final_one_nothing_is_scheduled_or_logged(tmp_path: Path) -> N
 
 
 def test_a_negative_one_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="final_weight_decay: must not be negative"):
+    with pytest.raises(ConfigError, match="final_weight_decay: must be 0 or more"):
         tiny_config(tmp_path, "final_weight_decay=-0.1")

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from unlabeled.assigners.moving_center import MovingCenter, momentum_problem
+from unlabeled.config.ranges import at_least
 from unlabeled.losses.precision import without_autocast
 from unlabeled.methods.base import Progress
 from unlabeled.registry import register
@@ -43,9 +44,7 @@ class Centering(MovingCenter):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Faults of the values."""
-            for name in ("temperature", "warmup_temperature", "warmup_epochs"):
-                if getattr(self, name) < 0:
-                    yield name, f"must be 0 or more, got {getattr(self, name)}"
+            yield from at_least(self, 0, "temperature", "warmup_temperature", "warmup_epochs")
             fault = momentum_problem(self.momentum)
             if fault:
                 yield "momentum", fault

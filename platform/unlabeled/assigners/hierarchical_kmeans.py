@@ -11,6 +11,7 @@ from unlabeled.assigners.base import OfflineAssigner, OfflineCodes
 from unlabeled.clustering.faiss_library import Backend
 from unlabeled.clustering.kmeans import Clusters, kmeans
 from unlabeled.clustering.pca import whitened
+from unlabeled.config.ranges import at_least
 from unlabeled.errors import ConfigError
 from unlabeled.registry import register
 
@@ -49,9 +50,7 @@ class HierarchicalKMeans(OfflineAssigner):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Faults of the values."""
-            for name in ("super_clusters", "iterations"):
-                if getattr(self, name) < 1:
-                    yield name, f"must be 1 or more, got {getattr(self, name)}"
+            yield from at_least(self, 1, "super_clusters", "iterations")
             if self.whitening_dim is not None and self.whitening_dim < 1:
                 yield "whitening_dim", f"must be 1 or more, or null, got {self.whitening_dim}"
 

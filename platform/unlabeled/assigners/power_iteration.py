@@ -12,6 +12,7 @@ from torch import Tensor
 from unlabeled.assigners.base import OfflineAssigner, OfflineCodes
 from unlabeled.clustering.pca import whitened
 from unlabeled.clustering.power_iteration import power_iteration_clusters
+from unlabeled.config.ranges import at_least
 from unlabeled.distributed import comm
 from unlabeled.losses.labelled_rows import NO_LABEL
 from unlabeled.registry import register
@@ -49,9 +50,7 @@ class PowerIteration(OfflineAssigner):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Faults of the values."""
-            for name in ("whitening_dim", "neighbours", "iterations"):
-                if getattr(self, name) < 1:
-                    yield name, f"must be 1 or more, got {getattr(self, name)}"
+            yield from at_least(self, 1, "whitening_dim", "neighbours", "iterations")
             if self.sigma <= 0:
                 yield "sigma", f"must be positive, got {self.sigma}; the paper's is 0.2"
             if not 0 < self.alpha < 1:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unlabeled.assigners.base import OfflineAssigner, OfflineCodes
 from unlabeled.clustering.chunks import row_chunks
+from unlabeled.config.ranges import at_least
 from unlabeled.distributed import comm
 from unlabeled.losses.precision import at_least_float32, without_autocast
 from unlabeled.registry import register
@@ -56,9 +57,7 @@ class SinkhornDataset(OfflineAssigner):
                 yield "epsilon", f"must be positive, got {self.epsilon}; SwAV uses 0.05"
             if self.tolerance < 0:
                 yield "tolerance", f"must be 0 or more, got {self.tolerance}; the default is 0.01"
-            for name in ("max_iterations", "check_every", "chunk_rows"):
-                if getattr(self, name) < 1:
-                    yield name, f"must be 1 or more, got {getattr(self, name)}"
+            yield from at_least(self, 1, "max_iterations", "check_every", "chunk_rows")
 
     def __init__(self, config: Config) -> None:
         self.config = config

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
+from unlabeled.config.ranges import at_least, positive
 from unlabeled.registry import Component
 
 Problems = Iterator[tuple[str, str]]
@@ -15,12 +16,6 @@ Device = Literal["auto", "cpu", "cuda"]
 Sharding = Literal["none", "fsdp"]
 ActivationCheckpointing = Literal["none", "stage"]
 ClipScope = Literal["model", "tensor"]
-
-
-def _positive(**values: float | None) -> Problems:
-    for name, value in values.items():
-        if value is not None and value <= 0:
-            yield name, f"must be positive, got {value}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,14 +49,12 @@ class LoaderConfig:
 
     def problems(self) -> Problems:
         """Ranges."""
-        yield from _positive(prefetch_batches=self.prefetch_batches)
-        if self.workers is not None and self.workers < 0:
-            yield "workers", f"must be 0 or more, got {self.workers}"
+        yield from positive(self, "prefetch_batches", "decode_at_least")
+        yield from at_least(self, 0, "workers")
         if not 0 <= self.max_broken_share < 1:
             yield "max_broken_share", f"must be in [0, 1), got {self.max_broken_share}"
         if self.cache_gb < 0:
             yield "cache_gb", f"must be 0 (no cache) or more, got {self.cache_gb}"
-        yield from _positive(decode_at_least=self.decode_at_least)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,12 +101,7 @@ class CheckpointConfig:
 
     def problems(self) -> Problems:
         """Ranges."""
-        yield from _positive(
-            every_steps=self.every_steps,
-            every_samples=self.every_samples,
-            every_epochs=self.every_epochs,
-            keep=self.keep,
-        )
+        yield from positive(self, "every_steps", "every_samples", "every_epochs", "keep")
         known = [name for name in signal.Signals.__members__ if name not in UNCATCHABLE]
         for name in self.on_signals:
             if name not in known:
@@ -196,23 +184,16 @@ class PretrainConfig:
 
     def problems(self) -> Problems:
         """Lengths, divisibility, and parts that the method does or does not take."""
-        yield from _positive(
-            batch_size=self.batch_size,
-            accumulate_steps=self.accumulate_steps,
-            epochs=self.epochs,
-            samples=self.samples,
-            round_samples=self.round_samples,
-            max_steps=self.max_steps,
-            clip_grad_norm=self.clip_grad_norm,
-            threads=self.threads,
-        )
+        yield from positive(
+            self, "batch_size", "accumulate_steps", "epochs", "samples", "round_samples",
+            "max_steps", "clip_grad_norm", "threads",
+        )  # fmt: skip
         if (self.epochs is None) == (self.samples is None):
             yield (
                 "epochs",
                 "give the length as `epochs` or as `samples`, one of the two (the other null)",
             )
-        if self.final_weight_decay is not None and self.final_weight_decay < 0:
-            yield "final_weight_decay", f"must not be negative, got {self.final_weight_decay}"
+        yield from at_least(self, 0, "final_weight_decay")
         if self.sharding == "fsdp" and self.compile:
             yield "compile", "not together with sharding=fsdp; set compile=false or sharding=none"
         shares = self.launch.fields.processes * self.accumulate_steps
@@ -255,7 +236,7 @@ class MeasuringConfig:
 
     def problems(self) -> Problems:
         """Ranges."""
-        yield from _positive(batch_size=self.batch_size, threads=self.threads)
+        yield from positive(self, "batch_size", "threads")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -298,6 +279,6 @@ class ExtractConfig(MeasuringConfig):
     def problems(self) -> Problems:
         """Ranges."""
         yield from super().problems()
-        yield from _positive(shard_images=self.shard_images)
+        yield from positive(self, "shard_images")
         if not self.layers or len(set(self.layers)) < len(self.layers):
             yield "layers", f"needs one or more different names, got {self.layers}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Annotated
 
+from unlabeled.config.ranges import positive
 from unlabeled.config.schema import MeasuringConfig, Problems
 from unlabeled.registry import Component
 
@@ -61,5 +62,4 @@ class SuiteConfig(MeasuringConfig):
     def problems(self) -> Problems:
         """Ranges."""
         yield from super().problems()
-        if self.watch_seconds <= 0:
-            yield "watch_seconds", f"must be positive, got {self.watch_seconds}"
+        yield from positive(self, "watch_seconds")

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from torch import Tensor
 
+from unlabeled.config.ranges import positive
 from unlabeled.distributed import comm
 from unlabeled.evaluation.layers import Layer
 from unlabeled.evaluation.training_views import view_problems
@@ -46,9 +47,7 @@ def problems(settings: Settings) -> Iterator[tuple[str, str]]:
     """Ranges, and a view that is one."""
     if not settings.costs or min(settings.costs) <= 0:
         yield "costs", f"needs one or more positive numbers, got {settings.costs}"
-    for name in ("positive_weight", "tolerance", "max_iterations"):
-        if getattr(settings, name) <= 0:
-            yield name, f"must be positive, got {getattr(settings, name)}"
+    yield from positive(settings, "positive_weight", "tolerance", "max_iterations")
     if settings.layer is not None and settings.layer.batch_norm:
         yield "layer.batch_norm", "a linear machine has none; give false"
     yield from view_problems("view", settings.view)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal, Protocol
 
+from unlabeled.config.ranges import at_least, positive
 from unlabeled.evaluation.classifier import cosine_rate, step_rate
 from unlabeled.evaluation.training_views import view_problems
 from unlabeled.registry import Component
@@ -37,9 +38,7 @@ class SGDSettings(Protocol):
 
 def sgd_problems(settings: SGDSettings, *, nesterov: bool = False) -> Iterator[tuple[str, str]]:
     """Ranges, and the number of training views."""
-    for name in ("epochs", "batch_size", "lr", "decay_factor"):
-        if getattr(settings, name) <= 0:
-            yield name, f"must be positive, got {getattr(settings, name)}"
+    yield from positive(settings, "epochs", "batch_size", "lr", "decay_factor")
     if settings.lr_reference_batch_size is not None and settings.lr_reference_batch_size < 1:
         yield (
             "lr_reference_batch_size",
@@ -49,8 +48,7 @@ def sgd_problems(settings: SGDSettings, *, nesterov: bool = False) -> Iterator[t
         yield "momentum", f"must be in [0, 1), got {settings.momentum}"
     if nesterov and settings.momentum == 0:
         yield "nesterov", "needs momentum > 0, got momentum 0; set nesterov=false"
-    if settings.weight_decay < 0:
-        yield "weight_decay", f"must be 0 or more, got {settings.weight_decay}"
+    yield from at_least(settings, 0, "weight_decay")
     yield from view_problems("train_transform", settings.train_transform)
 
 

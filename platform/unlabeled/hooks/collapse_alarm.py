@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from unlabeled.config.ranges import at_least
 from unlabeled.hooks.base import Hook, Record
 from unlabeled.registry import register
 
@@ -45,8 +46,7 @@ class CollapseAlarm(Hook):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
-            if self.patience_epochs < 0:
-                yield "patience_epochs", f"must be 0 or more, got {self.patience_epochs}"
+            yield from at_least(self, 0, "patience_epochs")
 
     def after_epoch(self, trainer: Trainer, record: Record) -> None:
         """Add the loss relative to ln K to the record, and warn."""

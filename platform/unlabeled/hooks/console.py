@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from unlabeled.config.ranges import at_least
 from unlabeled.hooks.base import Hook, Record
 from unlabeled.registry import register
 
@@ -36,8 +37,7 @@ class Console(Hook):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
-            if self.every_seconds < 0:
-                yield "every_seconds", f"must be 0 or more, got {self.every_seconds}"
+            yield from at_least(self, 0, "every_seconds")
 
     def before_fit(self, trainer: Trainer) -> None:
         """Start the clock."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from unlabeled.config.ranges import positive
 from unlabeled.distributed.group import same_buffers
 from unlabeled.hooks.base import Hook, Record
 from unlabeled.registry import register
@@ -45,9 +46,7 @@ class KnnProbe(Hook):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
-            for name in ("every_epochs", "k", "temperature", "max_samples"):
-                if getattr(self, name) <= 0:
-                    yield name, f"must be positive, got {getattr(self, name)}"
+            yield from positive(self, "every_epochs", "k", "temperature", "max_samples")
 
     def before_fit(self, trainer: Trainer) -> None:
         """Say once when there is nothing to probe."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from unlabeled.config.ranges import at_least
 from unlabeled.distributed import comm
 from unlabeled.engine.run_directory import LineWriter
 from unlabeled.hooks.base import Hook, Record
@@ -33,8 +34,7 @@ class MetricsLog(Hook):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
-            if self.every_steps < 1:
-                yield "every_steps", f"must be 1 or more, got {self.every_steps}"
+            yield from at_least(self, 1, "every_steps")
 
     _writer: LineWriter | None = None
 

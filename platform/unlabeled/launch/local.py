@@ -17,6 +17,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from unlabeled.config.ranges import positive
 from unlabeled.distributed.rendezvous import SharedFile
 from unlabeled.errors import Interrupted, UserError
 from unlabeled.launch.base import Job, Launcher
@@ -51,9 +52,7 @@ class Local(Launcher):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
-            for name in ("processes", "timeout_seconds", "connect_seconds"):
-                if getattr(self, name) <= 0:
-                    yield name, f"must be positive, got {getattr(self, name)}"
+            yield from positive(self, "processes", "timeout_seconds", "connect_seconds")
 
     def run(self, job: Job, config: Any) -> None:
         """In this process, or in children."""

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from unlabeled.config.check import to_data
+from unlabeled.config.ranges import at_least, positive
 from unlabeled.engine.logs import log_to
 from unlabeled.engine.run_directory import write_yaml
 from unlabeled.errors import ConfigError, EnvironmentProblem
@@ -106,15 +107,11 @@ class Slurm(Launcher):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges, and parameters that submitit does not know."""
-            least = {"gpus_per_node": 0, "max_restarts": 0, "signal_seconds": 0}
-            for name in (
-                "nodes", "gpus_per_node", "tasks_per_node", "cpus_per_task", "mem_gb", "minutes",
-                "signal_seconds", "max_restarts", "timeout_seconds", "connect_seconds",
-            ):  # fmt: skip
-                value = getattr(self, name)
-                if value is not None and not (value >= 0 if name in least else value > 0):
-                    wanted = "0 or more" if name in least else "positive"
-                    yield name, f"must be {wanted}, got {value}"
+            yield from positive(
+                self, "nodes", "tasks_per_node", "cpus_per_task", "mem_gb", "minutes",
+                "timeout_seconds", "connect_seconds",
+            )  # fmt: skip
+            yield from at_least(self, 0, "gpus_per_node", "signal_seconds", "max_restarts")
             if self.cluster == "local" and self.nodes > 1:
                 yield "nodes", f"{self.nodes}, but launch.cluster=local is one machine; give 1"
             yield from self._unknown_parameters()

@@ -9,6 +9,7 @@ from typing import ClassVar, Literal
 from torch import nn
 
 from unlabeled.assigners.base import BatchAssigner
+from unlabeled.config.ranges import at_least
 from unlabeled.data.types import Batch
 from unlabeled.errors import ConfigError
 from unlabeled.losses.normalized_mse import NormalizedMSE
@@ -71,11 +72,7 @@ class DINO(Method):
                 value = getattr(self, name)
                 if value is not None and not 0 <= value <= 1:
                     yield name, f"must lie between 0 and 1, got {value}"
-            if self.freeze_last_layer_epochs < 0:
-                yield (
-                    "freeze_last_layer_epochs",
-                    f"must be 0 or more, got {self.freeze_last_layer_epochs}",
-                )
+            yield from at_least(self, 0, "freeze_last_layer_epochs")
             if self.predictor_hidden_dim is not None and self.predictor_hidden_dim < 1:
                 yield (
                     "predictor_hidden_dim",

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from unlabeled.config.ranges import at_least
 from unlabeled.data.randomness import mix
 from unlabeled.data.types import Batch
 from unlabeled.distributed import comm
@@ -62,10 +63,7 @@ class MoCoV2(Method):
             """Ranges."""
             if not 0 <= self.momentum < 1:
                 yield "momentum", f"must lie in [0, 1), got {self.momentum}; MoCo uses 0.999"
-            for name in ("queue_samples", "batch_norm_groups"):
-                value = getattr(self, name)
-                if value is not None and value < 1:
-                    yield name, f"must be at least 1, got {value}"
+            yield from at_least(self, 1, "queue_samples", "batch_norm_groups")
 
     def __init__(
         self,

@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from unlabeled.config.ranges import at_least
 from unlabeled.data.randomness import mix
 from unlabeled.data.types import Batch
 from unlabeled.errors import ConfigError
@@ -45,8 +46,7 @@ class RotNet(Method):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
-            if self.views < 1:
-                yield "views", f"must be at least 1, got {self.views}"
+            yield from at_least(self, 1, "views")
 
     def __init__(
         self,

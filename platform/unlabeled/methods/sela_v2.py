@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from unlabeled.config.ranges import at_least
 from unlabeled.methods.base import Progress
 from unlabeled.methods.offline_clustering import OfflineClustering
 from unlabeled.methods.requirements import freeze_steps
@@ -36,11 +37,7 @@ class SeLaV2(OfflineClustering):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
-            if self.freeze_prototypes_steps is not None and self.freeze_prototypes_steps < 0:
-                yield (
-                    "freeze_prototypes_steps",
-                    f"must be 0 or more, got {self.freeze_prototypes_steps}",
-                )
+            yield from at_least(self, 0, "freeze_prototypes_steps")
 
     config: Any
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from unlabeled.assigners.base import OnlineAssigner
+from unlabeled.config.ranges import at_least
 from unlabeled.data.types import Batch
 from unlabeled.distributed import comm
 from unlabeled.distributed.rank_rows import RankRows
@@ -65,10 +66,9 @@ class SwAV(Method):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
-            for name in ("freeze_prototypes_steps", "queue_samples", "queue_start_epoch"):
-                value = getattr(self, name)
-                if value is not None and value < 0:
-                    yield name, f"must be 0 or more, got {value}"
+            yield from at_least(
+                self, 0, "freeze_prototypes_steps", "queue_samples", "queue_start_epoch"
+            )
 
     def __init__(
         self,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from unlabeled.config.ranges import at_least, positive
 from unlabeled.config.schema import PretrainConfig, Problems
 from unlabeled.planning.gpus import Model
 
@@ -30,16 +31,10 @@ class PlanSettings:
 
     def problems(self) -> Problems:
         """Ranges."""
-        for name in ("images", "image_kb", "efficiency"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                yield name, f"must be positive, got {value}"
-        if self.overhead_gb < 0:
-            yield "overhead_gb", f"must be 0 or more, got {self.overhead_gb}"
+        yield from positive(self, "images", "image_kb", "efficiency")
+        yield from at_least(self, 0, "overhead_gb", "classes")
         if self.efficiency > 1:
             yield "efficiency", f"is a share of the peak, at most 1, got {self.efficiency}"
-        if self.classes < 0:
-            yield "classes", f"must be 0 or more, got {self.classes}"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -207,7 +207,7 @@ def test_no_class_is_left_without_an_image() -> None:
         ({}, "fraction: give one of fraction, per_class and list.*got none"),
         ({"fraction": 0.1, "list": "a"}, "fraction: give one of.*got fraction and list"),
         ({"fraction": 1.5}, r"fraction: must lie in \(0, 1\], got 1.5"),
-        ({"per_class": 0}, "per_class: must be at least 1, got 0"),
+        ({"per_class": 0}, "per_class: must be 1 or more, got 0"),
     ],
 )
 def test_impossible_subsets_are_named(fields: dict[str, Any], message: str) -> None:

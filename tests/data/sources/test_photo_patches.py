@@ -124,7 +124,7 @@ def test_missing_photographs_name_the_packages(monkeypatch: pytest.MonkeyPatch) 
     [
         ({"max_side": 20}, "max_side: must be at least min_side=48, got 20"),
         ({"test_region": [0.9, 0.8]}, "test_region: must be shares"),
-        ({"image_size": 0}, "image_size: must be at least 1"),
+        ({"image_size": 0}, "image_size: must be 1 or more"),
     ],
 )
 def test_impossible_values_are_refused(fields: dict[str, object], message: str) -> None:

@@ -54,5 +54,5 @@ def test_every_class_draws_a_shape() -> None:
 
 
 def test_counts_are_positive() -> None:
-    with pytest.raises(ConfigError, match="num_classes: must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match="num_classes: must be 1 or more, got 0"):
         build(num_classes=0)

@@ -40,7 +40,7 @@ def test_one_view_as_declared() -> None:
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"size": 0}, "size: must be at least 1, got 0"),
+        ({"size": 0}, "size: must be 1 or more, got 0"),
         ({"size": 300}, "resize: must be at least size=300, got 256"),
     ],
 )

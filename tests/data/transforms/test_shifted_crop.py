@@ -54,7 +54,7 @@ def test_a_view_is_a_function_of_its_key_and_the_chance_to_be_mirrored() -> None
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"size": 0}, "size: must be at least 1, got 0"),
+        ({"size": 0}, "size: must be 1 or more, got 0"),
         ({"size": 300}, "resize: must be at least size=300, got 256"),
         ({"flip_p": 2.0}, "flip_p: must"),
     ],

@@ -40,5 +40,5 @@ def test_nothing_is_cut_off() -> None:
 
 @pytest.mark.parametrize("field", ["size", "resize"])
 def test_impossible_sizes_are_named(field: str) -> None:
-    with pytest.raises(ConfigError, match=f"{field}: must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match=f"{field}: must be 1 or more, got 0"):
         build_config(Squash.Config, {field: 0})

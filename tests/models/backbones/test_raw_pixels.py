@@ -24,5 +24,5 @@ def test_images_of_another_size_are_a_config_error(shape: tuple[int, ...]) -> No
 
 
 def test_an_empty_image_is_a_config_error() -> None:
-    with pytest.raises(ConfigError, match="image_size: must be at least 1, got 0"):
+    with pytest.raises(ConfigError, match="image_size: must be 1 or more, got 0"):
         build_config(RawPixels.Config, {"image_size": 0})

@@ -42,5 +42,5 @@ def test_a_reset_is_a_function_of_the_seed_and_starts_anew() -> None:
 
 
 def test_one_output_is_refused() -> None:
-    with pytest.raises(ConfigError, match="outputs: must be at least 2, got 1"):
+    with pytest.raises(ConfigError, match="outputs: must be 2 or more, got 1"):
         build_config(ClassifierHead.Config, {"outputs": 1})

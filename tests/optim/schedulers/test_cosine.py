@@ -70,5 +70,5 @@ def test_the_body_is_point_symmetric_about_the_mean_of_base_and_final() -> None:
 
 
 def test_a_negative_final_rate_is_a_config_error() -> None:
-    with pytest.raises(ConfigError, match=r"final_lr: must not be negative, got -0\.1"):
+    with pytest.raises(ConfigError, match=r"final_lr: must be 0 or more, got -0\.1"):
         build_config(Cosine.Config, {"final_lr": -0.1})

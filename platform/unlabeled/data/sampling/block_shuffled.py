@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unlabeled.config.ranges import at_least
 from unlabeled.data.sampling.base import Sampler
 from unlabeled.data.sampling.permutation import Permutation
 from unlabeled.data.sampling.windowed import Windows
@@ -38,9 +39,7 @@ class BlockShuffled(Sampler):
         """Consecutive positions that are shuffled among themselves."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
-            for name in ("block_samples", "window_samples"):
-                if getattr(self, name) < 1:
-                    yield name, f"must be at least 1, got {getattr(self, name)}"
+            yield from at_least(self, 1, "block_samples", "window_samples")
 
     def __init__(self, config: Config, *, num_samples: int, seed: int) -> None:
         self.num_samples, self.seed, self._block = num_samples, seed, config.block_samples

@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from unlabeled.config.ranges import at_least
 from unlabeled.data.sampling.base import Sampler
 from unlabeled.data.sampling.permutation import Permutation
 from unlabeled.registry import register
@@ -35,8 +36,7 @@ class Windowed(Sampler):
         shorter."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
-            if self.window_samples < 1:
-                yield "window_samples", f"must be at least 1, got {self.window_samples}"
+            yield from at_least(self, 1, "window_samples")
 
     forward: ClassVar[bool] = True
 

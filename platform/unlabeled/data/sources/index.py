@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from unlabeled.config.ranges import positive
 from unlabeled.data.decode import decode_bytes, decode_file
 from unlabeled.data.index.layout import CLASSES, LABELS, Kind
 from unlabeled.data.index.opening import Opener, Roots, container_problem
@@ -64,9 +65,7 @@ class IndexedImages(Source):
         def problems(self) -> Iterator[tuple[str, str]]:
             if self.anywhere and self.roots:
                 yield "roots", "must be empty where anywhere is true, which allows every folder"
-            for name in ("cache_gb", "stall_seconds", "attempts"):
-                if getattr(self, name) <= 0:
-                    yield name, f"must be above 0, got {getattr(self, name)}"
+            yield from positive(self, "cache_gb", "stall_seconds", "attempts")
 
     def __init__(self, config: Config, *, split: Split) -> None:
         path = config.root if split == "train" else config.test_root

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unlabeled.config.ranges import at_least
 from unlabeled.data.sources.base import Source
 from unlabeled.data.sources.file_list import read_lines
 from unlabeled.errors import DataError
@@ -36,8 +37,7 @@ class LabelledSubset:
             )
         if self.fraction is not None and not 0 < self.fraction <= 1:
             yield "fraction", f"must lie in (0, 1], got {self.fraction}"
-        if self.per_class is not None and self.per_class < 1:
-            yield "per_class", f"must be at least 1, got {self.per_class}"
+        yield from at_least(self, 1, "per_class")
 
     def __str__(self) -> str:
         if self.fraction is not None:

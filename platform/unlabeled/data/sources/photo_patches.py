@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from unlabeled.config.ranges import at_least
 from unlabeled.data.decode import BrokenImage, decode_file
 from unlabeled.data.randomness import SampleKey, uniforms
 from unlabeled.data.sources.arrays import ArraySource
@@ -67,9 +68,9 @@ class PhotoPatches(ArraySource):
         """What patches are cut; the run's own seed does not change the data set."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
-            for name in ("image_size", "min_side", "train_per_picture", "test_per_picture"):
-                if getattr(self, name) < 1:
-                    yield name, f"must be at least 1, got {getattr(self, name)}"
+            yield from at_least(
+                self, 1, "image_size", "min_side", "train_per_picture", "test_per_picture"
+            )
             if self.max_side < self.min_side:
                 yield "max_side", f"must be at least min_side={self.min_side}, got {self.max_side}"
             for name in ("train_region", "test_region"):

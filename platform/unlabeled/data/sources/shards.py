@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from unlabeled.config.ranges import positive
 from unlabeled.data.decode import decode_bytes
 from unlabeled.data.index.opening import Opener, Roots
 from unlabeled.data.index.remote_files import Fetching, RemoteFiles, is_remote
@@ -69,9 +70,7 @@ class Shards(Source):
         """How often a remote shard is asked for, ever more seconds apart, before it is broken."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
-            for name in ("cache_gb", "stall_seconds", "attempts"):
-                if getattr(self, name) <= 0:
-                    yield name, f"must be above 0, got {getattr(self, name)}"
+            yield from positive(self, "cache_gb", "stall_seconds", "attempts")
 
     def __init__(self, config: Config, *, split: Split) -> None:
         if split == "test":

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from unlabeled.config.ranges import at_least
 from unlabeled.data.randomness import SampleKey, uniforms
 from unlabeled.data.sources.base import Source, Split
 from unlabeled.registry import register
@@ -46,9 +47,9 @@ class Synthetic(Source):
         """Which images are drawn; the run's own seed does not change the data set."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
-            for name in ("num_samples", "num_test_samples", "num_classes", "image_size"):
-                if getattr(self, name) < 1:
-                    yield name, f"must be at least 1, got {getattr(self, name)}"
+            yield from at_least(
+                self, 1, "num_samples", "num_test_samples", "num_classes", "image_size"
+            )
 
     def __init__(self, config: Config, *, split: Split) -> None:
         self.config = config

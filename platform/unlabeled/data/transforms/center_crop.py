@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from unlabeled.config.ranges import at_least
 from unlabeled.data.pixels.geometry import RESAMPLING, Interpolation, planar, shorter_side_resized
 from unlabeled.data.randomness import SampleKey
 from unlabeled.data.transforms.base import Pipeline
@@ -34,9 +35,8 @@ class CenterCrop(Pipeline):
         """Resampling; both antialias (SwAV: bilinear, DINO: bicubic)."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
-            if self.size < 1:
-                yield "size", f"must be at least 1, got {self.size}"
-            elif self.resize is not None and self.resize < self.size:
+            yield from at_least(self, 1, "size")
+            if self.resize is not None and self.resize < self.size:
                 yield "resize", f"must be at least size={self.size} or null, got {self.resize}"
 
     releases_gil = True  # decoding and resizing do, and the rest is short

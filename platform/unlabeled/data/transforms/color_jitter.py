@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from unlabeled.config.ranges import at_least
 from unlabeled.data.pixels.chance import Chance, RandomStep
 from unlabeled.data.transforms.base import ChanceOperation
 from unlabeled.data.transforms.probability import probability_problems
@@ -43,9 +44,7 @@ class ColorJitter(ChanceOperation):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             yield from probability_problems(self.p)
-            for name in ("brightness", "contrast", "saturation"):
-                if getattr(self, name) < 0:
-                    yield name, f"must not be negative, got {getattr(self, name)}"
+            yield from at_least(self, 0, "brightness", "contrast", "saturation")
             if not 0 <= self.hue <= 0.5:
                 yield "hue", f"must lie in [0, 0.5] (half the circle), got {self.hue}"
 

@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from unlabeled.config.ranges import at_least
 from unlabeled.data.pixels.geometry import RESAMPLING, Interpolation, planar, shorter_side_resized
 from unlabeled.data.randomness import SampleKey
 from unlabeled.data.transforms.base import Pipeline
@@ -41,9 +42,8 @@ class FixedCrop(Pipeline):
         """Resampling; both antialias."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
-            if self.size < 1:
-                yield "size", f"must be at least 1, got {self.size}"
-            elif self.resize < self.size:
+            yield from at_least(self, 1, "size")
+            if self.resize < self.size:
                 yield "resize", f"must be at least size={self.size}, got {self.resize}"
 
     releases_gil = True  # decoding and resizing do, and the rest is short

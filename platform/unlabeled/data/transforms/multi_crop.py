@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
+from unlabeled.config.ranges import at_least
 from unlabeled.data.pixels.backends import Backend, renderer
 from unlabeled.data.pixels.base import ViewPlan
 from unlabeled.data.pixels.geometry import (
@@ -43,9 +44,7 @@ class CropGroup:
 
     def problems(self) -> Iterator[tuple[str, str]]:
         """Faults in the values."""
-        for name in ("count", "size"):
-            if getattr(self, name) < 1:
-                yield name, f"must be at least 1, got {getattr(self, name)}"
+        yield from at_least(self, 1, "count", "size")
         yield from crop_problems(self.scale, (1.0, 1.0))
         yield from _operation_problems(self.operations or [])
 

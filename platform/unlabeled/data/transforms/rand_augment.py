@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from unlabeled.config.ranges import at_least
 from unlabeled.data.pixels.base import PythonStep, Steps
 from unlabeled.data.transforms.base import Operation
 from unlabeled.data.transforms.policy_changes import CHANGES, LARGEST, change, magnitude
@@ -33,8 +34,7 @@ class RandAugment(Operation):
         """Strength of all of them, 0..30 (M of the paper; ResNet-50 on ImageNet: 9)."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
-            if self.num_ops < 0:
-                yield "num_ops", f"must not be negative, got {self.num_ops}"
+            yield from at_least(self, 0, "num_ops")
             if not 0 <= self.magnitude < BINS:
                 yield "magnitude", f"must lie in 0..{BINS - 1}, got {self.magnitude}"
 

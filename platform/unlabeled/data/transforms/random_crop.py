@@ -8,6 +8,7 @@ from typing import Literal
 
 import numpy as np
 
+from unlabeled.config.ranges import at_least
 from unlabeled.data.pixels.backends import renderer
 from unlabeled.data.pixels.geometry import (
     Interpolation,
@@ -45,8 +46,7 @@ class RandomCrop(Pipeline):
         """Who makes the pixels; classifiers are trained on PIL's, as the published ones were."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
-            if self.size < 1:
-                yield "size", f"must be at least 1, got {self.size}"
+            yield from at_least(self, 1, "size")
             yield from crop_problems(self.scale, self.ratio)
             for _, message in probability_problems(self.flip_p):
                 yield "flip_p", message

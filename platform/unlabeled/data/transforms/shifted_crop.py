@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from unlabeled.config.ranges import at_least
 from unlabeled.data.pixels.geometry import RESAMPLING, Interpolation, planar, shorter_side_resized
 from unlabeled.data.randomness import SampleKey, uniforms
 from unlabeled.data.transforms.base import Pipeline
@@ -39,9 +40,8 @@ class ShiftedCrop(Pipeline):
         """Resampling; both antialias."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
-            if self.size < 1:
-                yield "size", f"must be at least 1, got {self.size}"
-            elif self.resize < self.size:
+            yield from at_least(self, 1, "size")
+            if self.resize < self.size:
                 yield "resize", f"must be at least size={self.size}, got {self.resize}"
             for _, message in probability_problems(self.flip_p):
                 yield "flip_p", message

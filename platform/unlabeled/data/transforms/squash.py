@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from unlabeled.config.ranges import at_least
 from unlabeled.data.pixels.geometry import RESAMPLING, Interpolation, planar, shorter_side_resized
 from unlabeled.data.randomness import SampleKey
 from unlabeled.data.transforms.base import Pipeline
@@ -34,10 +35,7 @@ class Squash(Pipeline):
         """Resampling, of both; antialiased."""
 
         def problems(self) -> Iterator[tuple[str, str]]:
-            for name in ("size", "resize"):
-                value = getattr(self, name)
-                if value is not None and value < 1:
-                    yield name, f"must be at least 1, got {value}"
+            yield from at_least(self, 1, "size", "resize")
 
     releases_gil = True  # decoding and resizing do, and the rest is short
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from unlabeled.config.ranges import at_least
 from unlabeled.data.decode import BrokenImage
 from unlabeled.data.sources.videos import VideoSource
 from unlabeled.distributed import comm
@@ -49,8 +50,7 @@ class AttentionMasks(Benchmark):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
-            if self.image_size < 1:
-                yield "image_size", f"must be 1 or more, got {self.image_size}"
+            yield from at_least(self, 1, "image_size")
             if not 0 < self.mass <= 1:
                 yield "mass", f"must lie in (0, 1], got {self.mass}"
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 import numpy as np
 from torch import Tensor
 
+from unlabeled.config.ranges import at_least
 from unlabeled.distributed import comm
 from unlabeled.errors import DataError
 from unlabeled.evaluation.benchmarks.base import Benchmark, Probe, require_labels
@@ -50,10 +51,8 @@ class Clustering(Benchmark):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
-            for name, least in (("num_clusters", 2), ("restarts", 1), ("iterations", 1)):
-                value = getattr(self, name)
-                if value is not None and value < least:
-                    yield name, f"must be {least} or more, got {value}"
+            yield from at_least(self, 2, "num_clusters")
+            yield from at_least(self, 1, "restarts", "iterations")
 
     config: Config
 

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 import numpy as np
 
+from unlabeled.config.ranges import at_least
 from unlabeled.evaluation.benchmarks.base import Benchmark, Probe
 from unlabeled.evaluation.search import places, ranks_of, require_queries, trapezoid_ap
 from unlabeled.evaluation.token_features import cls_and_gem, require_tokens
@@ -52,9 +53,7 @@ class CopyDetection(Benchmark):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
-            for name in ("gem_power", "image_size", "top"):
-                if getattr(self, name) < 1:
-                    yield name, f"must be 1 or more, got {getattr(self, name)}"
+            yield from at_least(self, 1, "gem_power", "image_size", "top")
 
     config: Config
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from unlabeled.config.ranges import at_least, positive
 from unlabeled.evaluation.benchmarks.base import Probe
 from unlabeled.registry import register
 from unlabeled.transfer.detection_benchmark import DetectionBenchmark, rcnn_problems
@@ -79,12 +80,10 @@ class Detection(DetectionBenchmark):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges, names of splits, and masks without polygons."""
-            for name in ("runs", "iterations", "batch_size", "lr", "test_size"):
-                if getattr(self, name) <= 0:
-                    yield name, f"must be positive, got {getattr(self, name)}"
-            for name in ("warmup_iterations", "warmup_factor", "precise_bn_iterations"):
-                if getattr(self, name) < 0:
-                    yield name, f"must be 0 or more, got {getattr(self, name)}"
+            yield from positive(self, "runs", "iterations", "batch_size", "lr", "test_size")
+            yield from at_least(
+                self, 0, "warmup_iterations", "warmup_factor", "precise_bn_iterations"
+            )
             yield from rcnn_problems(self)
             if len(self.detectron2) % 2:
                 yield "detectron2", "needs keys and values in turn: [SOLVER.GAMMA, 0.2]"

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from unlabeled.config.ranges import at_least, positive
 from unlabeled.evaluation.benchmarks.base import Probe
 from unlabeled.registry import register
 from unlabeled.transfer.coco_tools import require_pycocotools
@@ -71,12 +72,11 @@ class DetectionDETR(DetectionBenchmark):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
-            positive = ("runs", "epochs", "decay_epochs", "batch_size", "lr", "lr_backbone")
-            for name in (*positive, "largest_gradient", "test_size", "checkpoint_epochs"):
-                if getattr(self, name) <= 0:
-                    yield name, f"must be positive, got {getattr(self, name)}"
-            if self.weight_decay < 0:
-                yield "weight_decay", f"must be 0 or more, got {self.weight_decay}"
+            yield from positive(
+                self, "runs", "epochs", "decay_epochs", "batch_size", "lr", "lr_backbone",
+                "largest_gradient", "test_size", "checkpoint_epochs",
+            )  # fmt: skip
+            yield from at_least(self, 0, "weight_decay")
             if not self.train_sizes:
                 yield "train_sizes", "needs one or more"
             if self.classes is not None and not self.classes:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from unlabeled.config.ranges import at_least, positive
 from unlabeled.evaluation.benchmarks.base import Probe
 from unlabeled.registry import register
 from unlabeled.transfer.coco_tools import require_pycocotools
@@ -83,13 +84,13 @@ class DetectionTorchvision(DetectionBenchmark):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges, names of splits, and masks without polygons."""
-            positive = ("runs", "iterations", "batch_size", "lr", "pyramid_channels", "test_size")
-            for name in (*positive, "checkpoint_iterations"):
-                if getattr(self, name) <= 0:
-                    yield name, f"must be positive, got {getattr(self, name)}"
-            for name in ("momentum", "weight_decay", "warmup_iterations", "warmup_factor"):
-                if getattr(self, name) < 0:
-                    yield name, f"must be 0 or more, got {getattr(self, name)}"
+            yield from positive(
+                self, "runs", "iterations", "batch_size", "lr", "pyramid_channels", "test_size",
+                "checkpoint_iterations",
+            )  # fmt: skip
+            yield from at_least(
+                self, 0, "momentum", "weight_decay", "warmup_iterations", "warmup_factor"
+            )
             yield from rcnn_problems(self)
 
     config: Config

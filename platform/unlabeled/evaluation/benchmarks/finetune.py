@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
+from unlabeled.config.ranges import positive
 from unlabeled.config.schema import SyncBatchNormConfig
 from unlabeled.data.sources.base import Source
 from unlabeled.data.sources.labelled_subset import LabelledSubset, choose
@@ -89,8 +90,7 @@ class Finetune(Benchmark):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges, and the number of views."""
-            if self.head_lr <= 0:
-                yield "head_lr", f"must be positive, got {self.head_lr}"
+            yield from positive(self, "head_lr")
             yield from sgd_problems(self, nesterov=self.nesterov)
             yield from view_problems("view", self.view)
 

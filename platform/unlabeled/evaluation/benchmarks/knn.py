@@ -11,6 +11,7 @@ from torch import Tensor
 
 from unlabeled.clustering.faiss_library import import_faiss
 from unlabeled.clustering.neighbours import nearest, nearest_others
+from unlabeled.config.ranges import positive
 from unlabeled.data.sources.base import Split
 from unlabeled.errors import DataError
 from unlabeled.evaluation.accuracy import top_accuracy
@@ -65,8 +66,7 @@ class KNN(Benchmark):
                 yield "k", f"needs one or more numbers of 1 or more, got {self.k}"
             if self.report_k not in self.k:
                 yield "report_k", f"must be one of k = {self.k}, got {self.report_k}"
-            if self.temperature <= 0:
-                yield "temperature", f"must be positive, got {self.temperature}"
+            yield from positive(self, "temperature")
 
     config: Config
 

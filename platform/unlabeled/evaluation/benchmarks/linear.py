@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 import torch
 from torch import Tensor, nn
 
+from unlabeled.config.ranges import at_least
 from unlabeled.evaluation.accuracy import top_accuracy
 from unlabeled.evaluation.benchmarks.base import Benchmark, Probe, Test, require_labels
 from unlabeled.evaluation.classifier import Feed, fit
@@ -90,8 +91,7 @@ class Linear(Benchmark):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges, and the number of training views."""
-            if self.last_blocks < 1:
-                yield "last_blocks", f"must be 1 or more, got {self.last_blocks}"
+            yield from at_least(self, 1, "last_blocks")
             if self.last_blocks > 1 and self.features != "cls":
                 yield "last_blocks", f"{self.last_blocks} blocks are read by features=cls alone"
             yield from sgd_problems(self)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from unlabeled.config.ranges import positive
 from unlabeled.data.sampling.permutation import Permutation
 from unlabeled.errors import DataError
 from unlabeled.evaluation.accuracy import label_ranks
@@ -68,9 +69,7 @@ class LinearFeatures(Benchmark):
                     "c_powers",
                     f"must rise, or be equal for c_count=1, got {[low, high]} for {self.c_count}",
                 )
-            for name in ("c_count", "tolerance", "max_iterations"):
-                if getattr(self, name) <= 0:
-                    yield name, f"must be positive, got {getattr(self, name)}"
+            yield from positive(self, "c_count", "tolerance", "max_iterations")
             if not 0 < self.held_out < 1:
                 yield "held_out", f"must lie between 0 and 1, got {self.held_out}"
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from unlabeled.config.ranges import at_least
 from unlabeled.data.sources.queries import Relevance
 from unlabeled.evaluation.benchmarks.base import Benchmark, Probe
 from unlabeled.evaluation.search import (
@@ -51,8 +52,7 @@ class Retrieval(Benchmark):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
-            if self.image_size < 1:
-                yield "image_size", f"must be 1 or more, got {self.image_size}"
+            yield from at_least(self, 1, "image_size")
             if not self.scales or min(self.scales) <= 0:
                 yield "scales", f"needs one or more positive numbers, got {self.scales}"
             if any(k < 1 for k in self.at):

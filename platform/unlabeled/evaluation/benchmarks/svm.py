@@ -9,6 +9,7 @@ from typing import Annotated
 
 import numpy as np
 
+from unlabeled.config.ranges import at_least
 from unlabeled.errors import DataError
 from unlabeled.evaluation.average_precision import area, eleven_points
 from unlabeled.evaluation.benchmarks.base import Benchmark, Probe
@@ -68,8 +69,7 @@ class SVM(Benchmark):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
-            if self.folds < 2:
-                yield "folds", f"must be 2 or more, got {self.folds}"
+            yield from at_least(self, 2, "folds")
             yield from problems(self)
 
     config: Config

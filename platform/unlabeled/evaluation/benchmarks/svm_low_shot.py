@@ -9,6 +9,7 @@ from typing import Annotated
 
 import numpy as np
 
+from unlabeled.config.ranges import positive
 from unlabeled.errors import DataError
 from unlabeled.evaluation.average_precision import area
 from unlabeled.evaluation.benchmarks.base import Benchmark, Probe
@@ -95,8 +96,7 @@ class SVMLowShot(Benchmark):
                 yield "k", f"needs one or more numbers of 1 or more, got {self.k}"
             if self.report_cost not in self.costs:
                 yield "report_cost", f"must be one of costs = {self.costs}, got {self.report_cost}"
-            if self.samples < 1:
-                yield "samples", f"must be positive, got {self.samples}"
+            yield from positive(self, "samples")
             yield from problems(self)
 
     config: Config

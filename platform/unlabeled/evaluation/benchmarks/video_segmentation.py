@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from unlabeled.config.ranges import at_least, positive
 from unlabeled.data.decode import BrokenImage
 from unlabeled.data.sources.videos import VideoSource
 from unlabeled.distributed import comm
@@ -66,11 +67,8 @@ class VideoSegmentation(Benchmark):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Ranges."""
-            for name in ("image_size", "previous_frames", "top", "temperature"):
-                if getattr(self, name) <= 0:
-                    yield name, f"must be positive, got {getattr(self, name)}"
-            if self.radius < 0:
-                yield "radius", f"must be 0 or more, got {self.radius}"
+            yield from positive(self, "image_size", "previous_frames", "top", "temperature")
+            yield from at_least(self, 0, "radius")
 
     config: Config
 

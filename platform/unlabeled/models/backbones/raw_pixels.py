@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from unlabeled.config.ranges import at_least
 from unlabeled.errors import ConfigError
 from unlabeled.registry import register
 
@@ -27,8 +28,7 @@ class RawPixels(nn.Module):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Faults of the values."""
-            if self.image_size < 1:
-                yield "image_size", f"must be at least 1, got {self.image_size}"
+            yield from at_least(self, 1, "image_size")
 
     def __init__(self, config: Config) -> None:
         super().__init__()

@@ -10,6 +10,7 @@ import torchvision.models.regnet
 from torch import Tensor, nn
 from torchvision.models.regnet import BlockParams
 
+from unlabeled.config.ranges import at_least
 from unlabeled.registry import register
 
 
@@ -42,16 +43,12 @@ class RegNet(torchvision.models.regnet.RegNet):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Faults of the values."""
-            if self.depth < 1:
-                yield "depth", f"must be at least 1, got {self.depth}"
+            yield from at_least(self, 1, "depth", "group_width")
+            yield from at_least(self, 0, "wa")
             if self.w0 < 8 or self.w0 % 8:
                 yield "w0", f"must be a positive multiple of 8, got {self.w0}"
-            if self.wa < 0:
-                yield "wa", f"must not be negative, got {self.wa}"
             if self.wm <= 1:
                 yield "wm", f"must be above 1, got {self.wm}"
-            if self.group_width < 1:
-                yield "group_width", f"must be at least 1, got {self.group_width}"
             if not 0 <= self.se_ratio <= 1:
                 yield "se_ratio", f"must lie in [0, 1], got {self.se_ratio}"
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from unlabeled.config.ranges import at_least
 from unlabeled.models.backbones.torchvision_resnet import ScaledResNet, loading_code
 from unlabeled.registry import register
 
@@ -35,10 +36,7 @@ class ResNeXt(ScaledResNet):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Faults of the values."""
-            if self.groups < 1:
-                yield "groups", f"must be at least 1, got {self.groups}"
-            if self.width_per_group < 1:
-                yield "width_per_group", f"must be at least 1, got {self.width_per_group}"
+            yield from at_least(self, 1, "groups", "width_per_group")
 
     def __init__(self, config: Config) -> None:
         super().__init__(

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from unlabeled.config.ranges import positive
 from unlabeled.errors import ConfigError
 from unlabeled.models.backbones.transformer_block import (
     NORM_EPS,
@@ -56,10 +57,10 @@ class ViT(nn.Module):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Faults of the values."""
-            for name in ("width", "depth", "heads", "patch", "mlp_ratio", "image_size"):
-                if getattr(self, name) <= 0:
-                    yield name, f"must be positive, got {getattr(self, name)}"
-                    return
+            sizes = ("width", "depth", "heads", "patch", "mlp_ratio", "image_size")
+            if wrong := list(positive(self, *sizes)):
+                yield from wrong
+                return
             if self.width % self.heads:
                 yield "heads", f"must divide the width of {self.width}, got {self.heads}"
             if self.image_size % self.patch:

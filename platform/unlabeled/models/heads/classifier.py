@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unlabeled.config.ranges import at_least
 from unlabeled.models.heads.base import HeadOutput
 from unlabeled.registry import register
 
@@ -35,8 +36,7 @@ class ClassifierHead(nn.Module):
 
         def problems(self) -> Iterator[tuple[str, str]]:
             """Faults of the values."""
-            if self.outputs < 2:
-                yield "outputs", f"must be at least 2, got {self.outputs}"
+            yield from at_least(self, 2, "outputs")
 
     def __init__(self, config: Config, *, feature_dim: int, num_classes: int) -> None:
         super().__init__()

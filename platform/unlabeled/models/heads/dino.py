@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
+from unlabeled.config.ranges import at_least
 from unlabeled.models.heads.base import HeadOutput
 from unlabeled.models.heads.mlp import dimension_problems, mlp, unit_rows
 from unlabeled.models.heads.weight_norm import WeightNormLinear
@@ -52,8 +53,7 @@ class DINOHead(nn.Module):
         def problems(self) -> Iterator[tuple[str, str]]:
             """Faults of the values."""
             yield from dimension_problems(self.hidden_dim, self.num_hidden_layers, self.output_dim)
-            if self.num_outputs < 2:
-                yield "num_outputs", f"must be at least 2, got {self.num_outputs}"
+            yield from at_least(self, 2, "num_outputs")
 
     def __init__(self, config: Config, *, feature_dim: int, num_classes: int) -> None:
         super().__init__()

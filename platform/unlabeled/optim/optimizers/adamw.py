@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
+from unlabeled.config.ranges import at_least, positive
 from unlabeled.distributed.shards import is_sharded
 from unlabeled.optim.parameter_groups import NamedParameters, parameter_groups
 from unlabeled.registry import register
@@ -37,10 +38,8 @@ class AdamW(torch.optim.AdamW):
             """Faults of the values."""
             if not all(0 <= beta < 1 for beta in self.betas):
                 yield "betas", f"must lie in [0, 1), got {self.betas}; (0.9, 0.999) is usual"
-            if self.eps <= 0:
-                yield "eps", f"must be positive, got {self.eps}"
-            if self.weight_decay < 0:
-                yield "weight_decay", f"must not be negative, got {self.weight_decay}"
+            yield from positive(self, "eps")
+            yield from at_least(self, 0, "weight_decay")
 
     def __init__(self, config: Config, *, named_parameters: NamedParameters) -> None:
         groups = parameter_groups(

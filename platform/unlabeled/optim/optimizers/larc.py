@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unlabeled.config.ranges import at_least, positive
 from unlabeled.optim.layerwise import LayerwiseSGD, Norms, scaled
 from unlabeled.optim.parameter_groups import NamedParameters, parameter_groups
 from unlabeled.registry import register
@@ -51,12 +52,8 @@ class LARC(LayerwiseSGD):
             """Faults of the values."""
             if not 0 <= self.momentum < 1:
                 yield "momentum", f"must lie in [0, 1), got {self.momentum}; SwAV uses 0.9"
-            if self.weight_decay < 0:
-                yield "weight_decay", f"must not be negative, got {self.weight_decay}"
-            if self.trust_coefficient <= 0:
-                yield "trust_coefficient", f"must be positive, got {self.trust_coefficient}"
-            if self.eps < 0:
-                yield "eps", f"must not be negative, got {self.eps}"
+            yield from at_least(self, 0, "weight_decay", "eps")
+            yield from positive(self, "trust_coefficient")
             if self.nesterov and self.momentum == 0:
                 yield "nesterov", "needs momentum > 0, got momentum 0; set nesterov=false"
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unlabeled.config.ranges import at_least, positive
 from unlabeled.optim.layerwise import LayerwiseSGD, Norms, scaled
 from unlabeled.optim.parameter_groups import NamedParameters, parameter_groups
 from unlabeled.registry import register
@@ -43,10 +44,8 @@ class LARS(LayerwiseSGD):
             """Faults of the values."""
             if not 0 <= self.momentum < 1:
                 yield "momentum", f"must lie in [0, 1), got {self.momentum}; 0.9 is usual"
-            if self.weight_decay < 0:
-                yield "weight_decay", f"must not be negative, got {self.weight_decay}"
-            if self.trust_coefficient <= 0:
-                yield "trust_coefficient", f"must be positive, got {self.trust_coefficient}"
+            yield from at_least(self, 0, "weight_decay")
+            yield from positive(self, "trust_coefficient")
 
     def __init__(self, config: Config, *, named_parameters: NamedParameters) -> None:
         groups = parameter_groups(

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from unlabeled.config.ranges import at_least
 from unlabeled.distributed.shards import is_sharded
 from unlabeled.errors import ConfigError
 from unlabeled.optim.parameter_groups import NamedParameters, parameter_groups
@@ -43,8 +44,7 @@ class SGD(torch.optim.SGD):
             """Faults of the values."""
             if not 0 <= self.momentum < 1:
                 yield "momentum", f"must lie in [0, 1), got {self.momentum}; 0.9 is usual"
-            if self.weight_decay < 0:
-                yield "weight_decay", f"must not be negative, got {self.weight_decay}"
+            yield from at_least(self, 0, "weight_decay")
             if self.nesterov and self.momentum == 0:
                 yield "nesterov", "needs momentum > 0, got momentum 0; set nesterov=false"
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from unlabeled.config.ranges import at_least
 from unlabeled.optim.schedulers.warmup import WarmupSchedule, warmup_problems
 from unlabeled.registry import register
 
@@ -41,8 +42,7 @@ class Cosine(WarmupSchedule):
         def problems(self) -> Iterator[tuple[str, str]]:
             """Faults of the values."""
             yield from warmup_problems(self)
-            if self.final_lr < 0:
-                yield "final_lr", f"must not be negative, got {self.final_lr}"
+            yield from at_least(self, 0, "final_lr")
 
     def __init__(
         self, config: Config, *, total_steps: int, steps_per_epoch: int, batch_size: int

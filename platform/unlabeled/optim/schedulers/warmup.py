@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator
 from typing import Literal, Protocol
 
+from unlabeled.config.ranges import at_least, positive
 from unlabeled.errors import ConfigError
 
 
@@ -36,17 +37,13 @@ class WarmupFields(Protocol):
 
 def warmup_problems(fields: WarmupFields) -> Iterator[tuple[str, str]]:
     """Faults of the shared fields."""
-    if fields.lr <= 0:
-        yield "lr", f"must be positive, got {fields.lr}"
+    yield from positive(fields, "lr")
     if fields.lr_reference_batch_size is not None and fields.lr_reference_batch_size < 1:
         yield (
             "lr_reference_batch_size",
             f"must be at least 1, got {fields.lr_reference_batch_size}; null means lr is absolute",
         )
-    if fields.warmup_epochs < 0:
-        yield "warmup_epochs", f"must not be negative, got {fields.warmup_epochs}"
-    if fields.warmup_start_lr < 0:
-        yield "warmup_start_lr", f"must not be negative, got {fields.warmup_start_lr}"
+    yield from at_least(fields, 0, "warmup_epochs", "warmup_start_lr")
 
 
 class WarmupSchedule(abc.ABC):
