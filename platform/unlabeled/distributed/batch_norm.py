@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -30,7 +30,7 @@ def convert_sync_batch_norm(
     check_groups(world_size, group_size)
     if world_size == 1 or group_size == 1:
         return module
-    return _replace(module, "", _own_group(group_size or world_size), device_type)
+    return _replace(module, "", comm.own_group(group_size or world_size), device_type)
 
 
 def check_groups(world_size: int, group_size: int | None) -> None:
@@ -40,19 +40,6 @@ def check_groups(world_size: int, group_size: int | None) -> None:
             f"sync_batch_norm.group_size: {world_size} ranks cannot be split into groups of "
             f"{group_size}; give a divisor of {world_size}, or null for all ranks"
         )
-
-
-def _own_group(size: int) -> dist.ProcessGroup | None:
-    """The group of `size` consecutive ranks that this one belongs to; None is the whole world."""
-    if size == comm.world_size():
-        return None
-    own: dist.ProcessGroup | None = None
-    for start in range(0, comm.world_size(), size):
-        # Creating a group is collective: every rank creates all of them in the same order.
-        group = dist.new_group(list(range(start, start + size)))
-        if start <= comm.rank() < start + size:
-            own = cast("dist.ProcessGroup", group)
-    return own
 
 
 def _replace(

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar, cast
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 T = TypeVar("T")
+Group: TypeAlias = "dist.ProcessGroup | None"
+"""Some of the ranks; None is the whole world."""
 
 
 def is_initialized() -> bool:
@@ -24,6 +26,22 @@ def rank() -> int:
 def world_size() -> int:
     """How many processes train together, 1 when alone."""
     return dist.get_world_size() if is_initialized() else 1
+
+
+def own_group(size: int) -> Group:
+    """The group of `size` consecutive ranks that this one belongs to.
+
+    `size` divides the number of ranks, and all of them call this together.
+    """
+    if size == world_size():
+        return None
+    own: Group = None
+    for start in range(0, world_size(), size):
+        # Creating a group is collective: every rank creates all of them in the same order.
+        group = dist.new_group(list(range(start, start + size)))
+        if start <= rank() < start + size:
+            own = cast("dist.ProcessGroup", group)
+    return own
 
 
 def barrier() -> None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+import torch.distributed as dist
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -22,23 +23,26 @@ class Collective:
     operation: torch's name of it, e.g. `allreduce_`; elements and bytes: of all tensors that the
     rank puts in (of an all-gather its own part; of a broadcast the tensor, on the source as on the
     others); callers: the package's modules that were at work, the innermost first. A gradient
-    that DDP reduces has no module of `distributed` among them.
+    that DDP reduces has no module of `distributed` among them. group: how many ranks take part,
+    where those are not all.
     """
 
     operation: str
     elements: int
     bytes: int
     callers: tuple[str, ...]
+    group: int | None = None
 
     def sent(self, world_size: int) -> float:
         """Bytes that each of n ranks sends when they form a ring, for what the rank puts in, b.
 
         All-reduce 2 (n - 1) / n b, all-gather (n - 1) b, everything else at most b.
         """
+        ranks = self.group or world_size
         if self.operation.startswith("allreduce"):
-            return 2 * (world_size - 1) / world_size * self.bytes
+            return 2 * (ranks - 1) / ranks * self.bytes
         if "allgather" in self.operation:
-            return float((world_size - 1) * self.bytes)
+            return float((ranks - 1) * self.bytes)
         return float(self.bytes)
 
 
@@ -83,7 +87,14 @@ def _collective(function: Any, args: tuple[Any, ...]) -> Collective:
         elements=sum(t.numel() for t in tensors),
         bytes=sum(t.numel() * t.element_size() for t in tensors),
         callers=_callers(),
+        group=_group(dict(zip(names, args, strict=False)).get("process_group")),
     )
+
+
+def _group(handle: Any) -> int | None:
+    """Ranks of a process group as an operation is given it; None for that of all ranks."""
+    size = None if handle is None else int(dist.ProcessGroup.unbox(handle).size())
+    return None if size == dist.get_world_size() else size
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
