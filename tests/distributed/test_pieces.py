@@ -16,6 +16,9 @@ HEADS = [
     pytest.param(("projection", {"batch_norm": "all"}), id="projection"),
     pytest.param(("prototypes", {"num_prototypes": [7, 11]}), id="prototypes"),
     pytest.param(("linear", {}), id="linear"),
+    pytest.param(
+        ("hierarchical_classifier", {"super_clusters": 2, "sub_clusters": 3}), id="hierarchical"
+    ),
 ]
 BACKBONES = [
     pytest.param(("resnet", {"depth": 18, "width": 0.25, "stem": "small"}), id="resnet"),

@@ -23,6 +23,7 @@ from unlabeled.distributed import comm
 from unlabeled.distributed.shards import local
 from unlabeled.engine.pretrain import pretrain
 from unlabeled.engine.run_directory import RunDirectory
+from unlabeled.registry import get
 
 SAME = 1e-5
 """Of a loss: gradients are summed in another order."""
@@ -87,11 +88,29 @@ def test_twenty_steps_are_those_of_data_parallel_training(tmp_path: Path) -> Non
 
 @pytest.mark.slow
 def test_every_method_trains_in_shards(tmp_path: Path) -> None:
-    """SwAV does in the test above."""
-    others = [method for method in METHODS if method != "swav"]
+    """SwAV does in the test above, and what is divided in the test below."""
+    others = [name for name in METHODS if name != "swav" and not get("method", name).divided]
     cases = [(*SHORT, ALONE, f"method={method}", "max_steps=3") for method in others]
     for data_parallel, sharded in run_ranks(_trains, 2, str(tmp_path), cases)[0]:
         assert_same(data_parallel, sharded, 3)
+
+
+# An image that comes twice in a batch may exchange its views: here they have no randomness.
+DIVIDED = (
+    *(*SHORT, "method=deepercluster", "head.super_clusters=1", "head.sub_clusters=8"),
+    *("dataset.num_samples=48", "batch_size=16", "accumulate_steps=2", "max_steps=4"),
+    *("method.every_epochs=1", "scheduler.lr=0.001", "clip_grad_norm=1"),
+    "transform.crops=[{count: 2, size: 16, scale: [1.0, 1.0], role: global, operations: []}]",
+)
+
+
+@pytest.mark.slow
+def test_divided_classifiers_train_as_whole_ones(tmp_path: Path) -> None:
+    """Two of four super-classes on each of two ranks, and one that the two share."""
+    cases = [DIVIDED, (*DIVIDED, "head.rotations=1", *LARC)]
+    for data_parallel, sharded in run_ranks(_trains, 2, str(tmp_path), cases)[0]:
+        assert_same(data_parallel, sharded, 4)
+        assert sharded.held < 0.6 * data_parallel.held
 
 
 # Sizes at which oneDNN's bfloat16 is right, see test_precision.py.

@@ -10,7 +10,7 @@ import torch
 
 from tests_support.in_process import different, tiny_config, tiny_trainer
 from tests_support.ranks import run_ranks
-from tests_support.sharded import FSDP, SHORT
+from tests_support.sharded import ALONE, FSDP, SHORT
 from unlabeled.config.derived import derive_lengths
 from unlabeled.distributed import comm
 from unlabeled.distributed.shards import is_sharded
@@ -41,6 +41,18 @@ def _built_otherwise(folder: str) -> bool:
 @pytest.mark.slow
 def test_a_model_that_cannot_be_built_in_pieces_is_divided_when_it_is_whole(tmp_path: Path) -> None:
     assert run_ranks(_built_otherwise, 2, str(tmp_path)) == [True, True]
+
+
+def _normalises_apart(folder: str) -> None:
+    choices = ("method=deepercluster", "head.super_clusters=1", "launch.processes=2", FSDP)
+    for one in (ALONE, "sync_batch_norm.group_size=1"):
+        with pytest.raises(ConfigError, match=r"than all 2 ranks .*group_size=null"):
+            tiny_trainer(Path(folder), *SHORT, *choices, one)
+
+
+@pytest.mark.slow
+def test_ranks_that_would_normalise_super_classes_apart_are_refused(tmp_path: Path) -> None:
+    run_ranks(_normalises_apart, 2, str(tmp_path))
 
 
 def _with_an_old_torch(folder: str) -> None:

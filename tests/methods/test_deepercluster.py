@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,7 @@ from torch.nn import functional
 from unlabeled.assigners.hierarchical_kmeans import HierarchicalKMeans
 from unlabeled.assigners.kmeans import KMeans
 from unlabeled.data.types import Batch, ViewSpec
+from unlabeled.distributed.pretended import pretended_ranks
 from unlabeled.errors import ConfigError
 from unlabeled.losses.cross_entropy import CrossEntropyLoss
 from unlabeled.methods.base import DataFacts, Passes, Progress
@@ -40,6 +42,7 @@ def build(**choices: object) -> DeeperCluster:
     torch.manual_seed(0)
     sizes = {"rotations": TURNS, "super_clusters": SUPER, "sub_clusters": SUB} | choices
     every_epochs = int(str(sizes.pop("every_epochs", 3)))
+    micro_batch = int(str(sizes.pop("micro_batch", BATCH)))
     assigner = sizes.pop("assigner", None)
     config = HierarchicalKMeans.Config(
         super_clusters=int(str(sizes["super_clusters"])), whitening_dim=4, backend="torch"
@@ -59,7 +62,7 @@ def build(**choices: object) -> DeeperCluster:
             num_classes=0,
             views=(ViewSpec(SIZE, "global"),) * 2,
             batch_size=BATCH,
-            micro_batch_size=BATCH,
+            micro_batch_size=micro_batch,
             steps_per_epoch=STEPS,
             seed=0,
         ),
@@ -179,6 +182,55 @@ def test_every_batch_has_as_many_images_of_every_super_class() -> None:
     epochs = [torch.from_numpy(method.epoch_order(at(epoch))) for epoch in range(200)]
     drawn = torch.bincount(method.labels[torch.cat(epochs)], minlength=SUPER * SUB)
     assert (drawn / drawn.sum()).tolist() == pytest.approx([1 / (SUPER * SUB)] * SUPER * SUB, 0.1)
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8, 16])
+def test_divided_it_has_the_same_images_in_the_order_of_their_super_classes(ranks: int) -> None:
+    """So that the contiguous share of a rank holds as many super-classes as the rank does."""
+    groups = SUPER * TURNS
+    method = begun(micro_batch=BATCH // ranks)
+    order = method.epoch_order(at(0))
+    with pretended_ranks(ranks):
+        method.divide()
+        divided = method.epoch_order(at(0))
+    for start in range(0, STEPS * BATCH, BATCH):
+        step = order[start : start + BATCH]
+        expected = np.concatenate([step[group::groups] for group in range(groups)])
+        assert divided[start : start + BATCH].tolist() == expected.tolist()
+
+
+def test_micro_batches_that_do_not_divide_into_super_classes_are_refused() -> None:
+    method = begun(micro_batch=6)
+    with pretended_ranks(2), pytest.raises(ConfigError, match=r"12 images .* 8 super-classes"):
+        method.divide()
+
+
+def test_an_image_in_the_place_of_a_broken_one_counts_where_it_belongs() -> None:
+    """On the lower level nowhere, if it is of another super-cluster than its place."""
+    method, progress = begun(), at(0)
+    batch = batch_of(method, progress)
+    other = int((method.labels // SUB == 1).nonzero()[0])
+    batch.indices[0], batch.views[0][0] = other, pictures()[other]
+    batch.views[1][0] = 0.5 * pictures()[other]
+    method.before_step(progress, [batch])
+    found = method(batch, 0).loss
+    places = torch.arange(BATCH) % (SUPER * TURNS)
+    views = [
+        torch.stack(
+            [torch.rot90(x, int(p) // SUPER, (1, 2)) for x, p in zip(v, places, strict=True)]
+        )
+        for v in batch.views
+    ]
+    features = functional.relu(method.backbone(torch.cat(views)))
+    labels = method.labels[batch.indices]
+    upper = (places // SUPER * SUPER + labels // SUB).repeat(2)
+    assert upper.tolist() != places.repeat(2).tolist()
+    weights = method.head.lower.weight.view(SUPER * TURNS, SUB, DIM)
+    right = [row for row in range(2 * BATCH) if row % BATCH]
+    scores = torch.stack([weights[places[row % BATCH]] @ features[row] for row in right])
+    lower = functional.cross_entropy(scores, (labels % SUB).repeat(2)[right])
+    expected = functional.cross_entropy(method.head.upper(features), upper) + lower
+    assert found.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
 def test_order_is_a_function_of_the_epoch_and_the_labels() -> None:

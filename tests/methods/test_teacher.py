@@ -198,6 +198,7 @@ def _on_ranks() -> tuple[dict[str, Tensor], dict[str, Tensor], int]:
         divided,
         units=[divided.backbone, divided.head, divided.teacher.backbone, divided.teacher.head],
         whole=[p for p in divided.parameters() if p.ndim < 2],
+        divided=(),
         device=CPU,
         dtype=torch.float32,
     )

@@ -114,12 +114,25 @@ def _free(case: tuple[str, ...]) -> tuple[str, ...]:
     return ("method.freeze_prototypes_steps=0",) if "method=" not in "".join(case) else ()
 
 
-def _held_in_shards(folder: str) -> tuple[int, int, int]:
-    return held(tiny_trainer(Path(folder), *SIZE, *_free(SHARDED), *SHARDED))
+DIVIDED = ("method=deepercluster", "head.super_clusters=1", "head.sub_clusters=20")
 
 
-def test_the_fullest_rank_holds_the_planned_shards(tmp_path: Path) -> None:
-    found = run_ranks(_held_in_shards, 2, str(tmp_path))
-    planned = tiny_plan(*SIZE, *_free(SHARDED), *SHARDED).memory
+def _held_in_shards(folder: str, case: tuple[str, ...]) -> tuple[int, int, int]:
+    return held(tiny_trainer(Path(folder), *SIZE, *case))
+
+
+@pytest.mark.parametrize("more", [_free(SHARDED), DIVIDED], ids=" ".join)
+def test_the_fullest_rank_holds_the_planned_shards(more: tuple[str, ...], tmp_path: Path) -> None:
+    found = run_ranks(_held_in_shards, 2, str(tmp_path), (*SHARDED, *more))
+    planned = tiny_plan(*SIZE, *SHARDED, *more).memory
     assert (planned.parameters, planned.gradients, planned.slots) == found[0]
     assert planned.gathered > 0 and planned.buckets == 0
+
+
+def test_divided_classifiers_are_never_whole() -> None:
+    """Neither they nor their gradient: no rank has at any time as much as they take."""
+    case = (*SIZE, *DIVIDED, "head.sub_clusters=20000", "dataset.num_samples=80000")
+    whole, divided = tiny_plan(*case), tiny_plan(*case, "launch.processes=8", "sharding=fsdp")
+    classifiers = 4 * whole.parameters["head"]
+    assert whole.memory.total > 3 * classifiers
+    assert divided.memory.total < classifiers

@@ -124,6 +124,11 @@ def test_what_pretraining_refuses_a_plan_refuses() -> None:
         tiny_plan("launch.processes=4", "sync_batch_norm.group_size=3")
     with pytest.raises(ConfigError, match="more than the 48 training images"):
         tiny_plan("batch_size=96")
+    divided = ("method=deepercluster", "head.super_clusters=1", "sharding=fsdp")
+    with pytest.raises(ConfigError, match=r"4 super-classes .* 3 processes"):
+        tiny_plan(*divided, "launch.processes=3")
+    with pytest.raises(ConfigError, match=r"than all 2 ranks .*group_size=null"):
+        tiny_plan(*divided, "launch.processes=2", "sync_batch_norm.enabled=false")
 
 
 def test_settings_out_of_range_are_named() -> None:

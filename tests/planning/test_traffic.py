@@ -21,6 +21,8 @@ COMMON = (
     *("launch.processes=2", "hooks.knn_probe=null", "checkpoint.every_epochs=null", "max_steps=4"),
     *("backbone.stages=2", "scale.projection_dim=19", "scale.hidden_dim=13"),
 )
+ONE_CLASSIFIER = ("head.rotations=1", "head.super_clusters=1", "head.sub_clusters=4")
+"""Of which each of two ranks has a half."""
 CASES = [
     ("method=swav",),
     ("method=swav", "sharding=fsdp"),
@@ -28,6 +30,7 @@ CASES = [
     ("method=swav", "accumulate_steps=2", "method.codes_over=accumulated_batch"),
     ("method=simclr", "sync_batch_norm.enabled=false"),
     ("method=dino", "sharding=fsdp"),
+    ("method=deepercluster", "sharding=fsdp", *ONE_CLASSIFIER),
     ("method=moco_v2", "sync_batch_norm.enabled=false"),
 ]
 

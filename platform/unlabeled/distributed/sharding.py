@@ -30,6 +30,8 @@ class ShardedParallel(Parallel):
     the modules `whole`, stay on every rank in their own type: biases and normalisation layers are
     small, and prototypes are read and written outside of any forward pass. Their gradients travel
     together when the last backward pass is over.
+    divided: parameters that are never gathered and whose gradients are left alone: their owner
+    computes with this rank's rows (`shards.differentiable_rows`).
     dtype: the type in which parameters are gathered, that of the engine's autocast; gradients are
     summed in float32 and shards stay float32.
     Gradients are means over ranks as with DDP; of an accumulated step every micro-batch is reduced
@@ -45,6 +47,7 @@ class ShardedParallel(Parallel):
         *,
         units: Sequence[nn.Module],
         whole: Collection[nn.Parameter],
+        divided: Collection[nn.Parameter],
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
@@ -54,6 +57,7 @@ class ShardedParallel(Parallel):
         kept = set(whole)
         self._whole = [p for p in module.parameters() if p in kept]
         mesh = device_mesh(device)
+        left_alone = kept | divide_parameters(module, divided, mesh)
         half = None if dtype is torch.float32 else dtype
         policy = MixedPrecisionPolicy(
             # Activations are autocast's business: it leaves to float32 what needs it.
@@ -61,7 +65,7 @@ class ShardedParallel(Parallel):
         )  # fmt: skip
         self._root = _Root(module)
         for unit in (*units, self._root):
-            fully_shard(unit, mesh=mesh, mp_policy=policy, ignored_params=kept)
+            fully_shard(unit, mesh=mesh, mp_policy=policy, ignored_params=left_alone)
 
     def start(self) -> None:
         """Fix which module is the outermost one; once, when the shards have their values.
@@ -111,6 +115,26 @@ def _nothing() -> None:
 def device_mesh(device: torch.device) -> DeviceMesh:
     """All ranks in a row."""
     return init_device_mesh(device.type, (comm.world_size(),))
+
+
+def divide_parameters(
+    module: nn.Module, parameters: Collection[nn.Parameter], mesh: DeviceMesh
+) -> set[nn.Parameter]:
+    """Put this rank's rows in the place of some parameters of `module`; returns what is there now.
+
+    As shards they have the shape of all rows, for the optimizer, checkpoints and whoever asks.
+    """
+    made = set()
+    for owner in module.modules():
+        for name, parameter in list(owner.named_parameters(recurse=False)):
+            if parameter in parameters:
+                shards = DTensor.from_local(
+                    parameter.detach()[own_rows(len(parameter))].clone(),
+                    mesh, [Shard(0)], shape=parameter.shape, stride=parameter.stride(),
+                )  # fmt: skip
+                owner.register_parameter(name, nn.Parameter(shards, parameter.requires_grad))
+                made.add(owner.get_parameter(name))
+    return made
 
 
 def from_rows(rows: Tensor, like: Tensor) -> Tensor:

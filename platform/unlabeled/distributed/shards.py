@@ -21,11 +21,28 @@ def is_sharded(tensor: Tensor) -> bool:
 
 def local(tensor: Tensor) -> Tensor:
     """The rows of this rank, to read or to change in place; a whole tensor as it is."""
-    if not is_sharded(tensor):
-        return tensor
     with torch.no_grad():
-        rows: Tensor = cast(Any, tensor).to_local()
+        if is_sharded(tensor):
+            rows: Tensor = cast(Any, tensor).to_local()
+            return rows
+        return tensor.detach()[held_rows(tensor)] if _is_piece(tensor) else tensor
+
+
+def differentiable_rows(tensor: Tensor) -> Tensor:
+    """The same to compute with: what flows back becomes these rows of the tensor's gradient."""
+    rows: Tensor = cast(Any, tensor).to_local() if is_sharded(tensor) else tensor
     return rows
+
+
+def held_rows(tensor: Tensor) -> slice:
+    """Which rows of a tensor this rank holds, or will hold of one that is built in pieces."""
+    partly = is_sharded(tensor) or _is_piece(tensor)
+    return own_rows(len(tensor)) if partly else slice(0, len(tensor))
+
+
+def _is_piece(tensor: Tensor) -> bool:
+    """Whether it stands for a parameter that is being made (`pieces`)."""
+    return hasattr(tensor, "pieces")
 
 
 def whole(tensor: Tensor) -> Tensor:

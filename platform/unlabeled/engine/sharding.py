@@ -8,13 +8,14 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from unlabeled.config.schema import PretrainConfig
 from unlabeled.distributed import comm
 from unlabeled.distributed.parallel import DataParallel, Parallel
 from unlabeled.engine.activation_checkpointing import checkpoint_activations
 from unlabeled.engine.precision import TYPES
-from unlabeled.errors import EnvironmentProblem
+from unlabeled.errors import ConfigError, EnvironmentProblem
 from unlabeled.methods.base import Method
 from unlabeled.methods.teacher import Teacher
 from unlabeled.models.stages import stages
@@ -50,6 +51,8 @@ def _sharded(
     from unlabeled.distributed.sharding import ShardedParallel, from_rows, gathered
 
     method, rows = _in_pieces(build_method)
+    check_division(config, method)
+    method.divide()
     if config.activation_checkpointing == "stage":
         checkpoint_activations(stages(method.backbone))
     kept = whole_parameters(method)
@@ -60,6 +63,7 @@ def _sharded(
         method,
         units=units(method),
         whole=whole_parameters(method),
+        divided=divided_parameters(method),
         device=device,
         dtype=TYPES[config.precision],
     )
@@ -110,10 +114,30 @@ def whole_parameters(method: Method) -> set[nn.Parameter]:
     return _below(method) | others
 
 
+def divided_parameters(method: Method) -> set[nn.Parameter]:
+    """What the method computes with row by row: matrices of the modules that it wants divided."""
+    modules = [method.get_submodule(name) for name in method.divided]
+    return {p for module in modules for p in module.parameters() if p.ndim > 1}
+
+
+def check_division(config: PretrainConfig, method: Method) -> None:
+    """ConfigError where ranks that have other images each would normalise them on their own."""
+    layers = [m for m in method.modules() if isinstance(m, _BatchNorm)]
+    synchronised = config.sync_batch_norm
+    everywhere = synchronised.enabled and synchronised.group_size in (None, comm.world_size())
+    if method.divided and layers and not everywhere:
+        raise ConfigError(
+            f"sync_batch_norm: with sharding=fsdp a rank sees the images of its own part of "
+            f"{', '.join(method.divided)} alone, and batch normalisation over fewer than all "
+            f"{comm.world_size()} ranks would tell the parts apart; set "
+            "sync_batch_norm.enabled=true and sync_batch_norm.group_size=null, or sharding=none"
+        )
+
+
 def units(method: Method) -> list[nn.Module]:
     """What is gathered at once: the parts that have something to gather."""
-    whole = whole_parameters(method)
-    return [part for part in _parts(method) if set(part.parameters()) - whole]
+    left = whole_parameters(method) | divided_parameters(method)
+    return [part for part in _parts(method) if set(part.parameters()) - left]
 
 
 def _parts(method: Method) -> list[nn.Module]:

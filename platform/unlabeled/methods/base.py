@@ -93,6 +93,7 @@ class Method(nn.Module):
     in them and in the other buffers may depend on that number.
 
     The engine calls, in this order:
+    `divide` (where parameters are sharded and some modules `divided`) ->
     `start_epoch` (before the first step of every epoch; not again when resuming inside one) ->
     `renewed` -> `epoch_order` (for methods that choose; again when resuming inside an epoch) ->
     `before_step` (once a step, with all micro-batches) -> `forward` (each micro-batch) ->
@@ -118,9 +119,20 @@ class Method(nn.Module):
     whole: ClassVar[tuple[str, ...]] = ()
     """Modules of which every rank keeps all parameters where others are sharded: those that are
     read or written outside of their own forward pass, such as `head.prototypes`."""
+    divided: ClassVar[tuple[str, ...]] = ()
+    """Modules too large to be gathered: where others are sharded, every rank keeps its own rows of
+    their parameters of two dimensions and more, and computes with these alone. Ranks may then see
+    images of different kinds, so batch normalisation must span all of them."""
     evaluated: ClassVar[str] = "backbone"
     """The submodule that the run is for, which exports hold and benchmarks measure; of a method
     whose teacher is better than its student, `teacher.backbone`."""
+
+    def divide(self) -> None:
+        """Called once, by all ranks together, where the modules `divided` are being divided.
+
+        Nobody else averages their gradients from then on: when `after_backward` is over, those of
+        this rank's rows are means over ranks. ConfigError where so many ranks cannot divide them.
+        """
 
     def start_epoch(self, progress: Progress, passes: Passes) -> dict[str, float]:
         """Prepare an epoch; returns numbers for the log. `passes` read the data."""

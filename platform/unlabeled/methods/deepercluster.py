@@ -17,6 +17,7 @@ from unlabeled.data.randomness import mix
 from unlabeled.data.sampling.balanced import equal_draws
 from unlabeled.data.types import Batch
 from unlabeled.distributed import comm
+from unlabeled.distributed.shards import is_sharded, local
 from unlabeled.errors import ConfigError
 from unlabeled.losses.labelled_rows import NO_LABEL
 from unlabeled.methods.all_images import encoded, labels_of_all
@@ -45,14 +46,19 @@ class DeeperCluster(Method):
     labels: [N] super-cluster x sub_clusters + cluster; nmi and super_nmi: how much a clustering has
     in common with the one before; super_class_accuracy: share of views whose y was recognised. With
     one super-cluster of one cluster it is RotNet, with one and without rotations DeepCluster.
-    Under DDP clusters are those of all ranks' images and the loss is a local mean. The official
-    code gives every super-class to a group of ranks; here every rank sees all of them and holds
-    all classifiers, so that any number of ranks trains alike.
+    Under DDP clusters are those of all ranks' images and the loss is a local mean; every rank sees
+    all super-classes and holds all classifiers. With sharding=fsdp those of a super-class belong to
+    one rank or to a group of ranks, as in the official code: `divide` puts the images of each
+    micro-batch of all ranks in the order of their super-classes, so that a rank sees its own alone.
+    Loss and gradients stay the same, as each step has the same images with the same turns (but an
+    image that a micro-batch has in two turns may exchange the views of both).
+    An image in the place of a broken one counts on the lower level if its super-cluster is right.
     Reference: Caron et al., ICCV 2019, arXiv:1905.01278.
     """
 
     parts: ClassVar[frozenset[str]] = frozenset({"head", "loss", "assigner"})
-    whole: ClassVar[tuple[str, ...]] = ("head.upper", "head.lower")
+    whole: ClassVar[tuple[str, ...]] = ("head.upper",)
+    divided: ClassVar[tuple[str, ...]] = ("head.lower",)
     needs_epochs: ClassVar[bool] = True
     chooses_samples: ClassVar[bool] = True
 
@@ -90,6 +96,19 @@ class DeeperCluster(Method):
         self.register_buffer("labels", torch.full((facts.num_samples,), NO_LABEL))
         self._started: list[nn.Linear] = []
         self._position = 0
+        self._run = 1  # images of one super-class that follow each other
+
+    def divide(self) -> None:
+        """Give every rank the images of the super-classes whose classifiers it holds."""
+        self.head.divide()
+        images = self.facts.micro_batch_size * comm.world_size()
+        self._run, rest = divmod(images, self.head.super_classes)
+        if rest:
+            raise ConfigError(
+                f"batch_size: micro-batches of {images} images over all processes do not divide "
+                f"into {self.head.super_classes} super-classes, as sharding=fsdp needs; give a "
+                f"multiple of {self.head.super_classes} x accumulate_steps, or set sharding=none"
+            )
 
     def start_epoch(self, progress: Progress, passes: Passes) -> dict[str, float]:
         """Cluster all images and start the classifiers again, where it is time."""
@@ -114,15 +133,16 @@ class DeeperCluster(Method):
             yield from layer.parameters()
 
     def epoch_order(self, progress: Progress) -> np.ndarray:
-        """One image of each super-class in turn, every cluster within it equally often."""
+        """A run of images of each super-class in turn, every cluster within it equally often."""
         head, labels = self.head, self.labels.cpu().numpy()
         positions = self.facts.steps_per_epoch * self.facts.batch_size
-        rounds = -(-positions // head.super_classes)
-        order = np.empty((rounds, head.super_classes), dtype=np.int64)
+        rounds = -(-positions // (head.super_classes * self._run))
+        order = np.empty((rounds, head.super_classes, self._run), dtype=np.int64)
         for number in range(head.super_classes):
             within = labels // head.sub_clusters == number % head.super_clusters
             random = np.random.RandomState(self._seed(progress, ORDER, number))
-            order[:, number] = equal_draws(np.where(within, labels, NO_LABEL), rounds, random)
+            groups = np.where(within, labels, NO_LABEL)
+            order[:, number] = equal_draws(groups, rounds * self._run, random).reshape(rounds, -1)
         return order.ravel()[:positions]
 
     def before_step(self, progress: Progress, micro_batches: Sequence[Batch]) -> None:
@@ -132,12 +152,13 @@ class DeeperCluster(Method):
     def forward(self, batch: Batch, micro_step: int) -> MethodOutput:
         """Loss of one micro-batch."""
         head, count = self.head, len(batch.views)
-        turns = self._turns(len(batch), micro_step, batch.indices.device)
+        places = self._places(len(batch), micro_step, batch.indices.device)
+        turns = places // head.super_clusters
         views = [each_turned(view, turns) for view in batch.views]
         labels = self.labels[batch.indices]  # [B]
         upper = turns * head.super_clusters + labels // head.sub_clusters
-        lower = labels % head.sub_clusters
-        output = head(multi_crop_features(self.backbone, views), upper.repeat(count))
+        lower = torch.where(upper == places, labels % head.sub_clusters, NO_LABEL)
+        output = head(multi_crop_features(self.backbone, views), places.repeat(count))
         losses = [
             self.loss(scores, targets, count)
             for scores, targets in zip(output.scores, (upper, lower), strict=True)
@@ -154,24 +175,28 @@ class DeeperCluster(Method):
         """Turn a mean over all images into one over those of a classifier's super-class."""
         for parameter in self.head.lower.parameters():
             if parameter.grad is not None:
-                parameter.grad.mul_(self.head.super_classes)
+                # Of divided classifiers it is still the sum over ranks.
+                ranks = comm.world_size() if is_sharded(parameter) else 1
+                local(parameter.grad).mul_(self.head.super_classes / ranks)
 
     def derived_numbers(self) -> dict[str, str]:
         """How many classes there are, and what their weights take."""
-        head, size = self.head, self.head.lower.weight.numel() * 4 / 1e9
+        head, ranks = self.head, comm.world_size() if is_sharded(self.head.lower.weight) else 1
+        size = head.lower.weight.numel() * 4 / 1e9 / ranks
+        among = f" / {ranks} ranks" if ranks > 1 else ""
         return {
             "super_classes": f"{head.rotations} rotations x {head.super_clusters} super-clusters "
             f"= {head.super_classes}",
             "clusters": f"{head.super_clusters} x {head.sub_clusters} = {self.num_clusters}",
             "classifier_gb": f"{head.super_classes} x {head.sub_clusters} x {head.output_dim} x 4 "
-            f"bytes / 10^9 = {size:.3g}",
+            f"bytes / 10^9{among} = {size:.3g}",
         }
 
-    def _turns(self, rows: int, micro_step: int, device: torch.device) -> Tensor:
-        """Quarter turns [B] of this rank's images, by their positions in the epoch's order."""
+    def _places(self, rows: int, micro_step: int, device: torch.device) -> Tensor:
+        """Super-classes [B] of this rank's images, by their positions in the epoch's order."""
         place = micro_step * comm.world_size() + comm.rank()
         positions = self._position + place * rows + torch.arange(rows, device=device)
-        return positions % self.head.super_classes // self.head.super_clusters
+        return positions // self._run % self.head.super_classes
 
     def _agreement(self, former: Tensor) -> dict[str, float]:
         """Of the labels on both levels with the former ones, if there are any."""

@@ -12,6 +12,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
 from torch.utils.flop_counter import flop_registry
 
+from unlabeled.distributed.shards import local
+
 
 class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all storages that operations make while the context is open.
@@ -49,7 +51,7 @@ class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.flops += _operations(function, args, kwargs, result)
         for value in tree_iter(result):
             if isinstance(value, Tensor):
-                self._note(value)
+                self._note(local(value))  # of a shard the rows that are there
         return result
 
     def _note(self, tensor: Tensor) -> None:

@@ -13,6 +13,7 @@ from unlabeled.data.types import ViewSpec
 from unlabeled.distributed.batch_norm import check_groups
 from unlabeled.distributed.pretended import pretended_ranks
 from unlabeled.engine.build import build_method
+from unlabeled.engine.sharding import check_division
 from unlabeled.methods.base import Method, Progress
 from unlabeled.planning.computation import (
     days,
@@ -99,6 +100,9 @@ def make_plan(config: PlanConfig) -> Plan:
     with pretended_ranks(ranks):
         method = _on_meta(config, source, pipeline, lengths)
         shares = shares_of(config, method)
+        if shares.sharded:
+            check_division(config, method)
+            method.divide()
         last = Progress(lengths.total_steps - 1, lengths.steps_per_epoch, lengths.total_steps)
         multiply_adds = _by_size(config, pipeline.views)
         seen = rehearse(config, method, shares, last)

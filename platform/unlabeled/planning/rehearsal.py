@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from unlabeled.config.schema import PretrainConfig
 from unlabeled.data.types import Batch
+from unlabeled.distributed.shards import local
 from unlabeled.distributed.traffic import Collective, counted
 from unlabeled.engine.activation_checkpointing import checkpoint_activations
 from unlabeled.engine.precision import TYPES, Precision
@@ -73,15 +74,18 @@ def rehearse(
     out: how often they would be needed is counted instead. The method's tensors are others
     afterwards, of no use any more.
     """
+    divide = _division(method, shares)
     with without_memory():
         empty_tensors(method)
         update_peak, slots, counters = _update(config, method, shares)
         _gathered_in_the_type_of_the_forward_pass(config, method, shares)
         if config.activation_checkpointing == "stage":
             checkpoint_activations(stages(method.backbone))
+        divide()
         batches = [_batch(method) for _ in range(config.accumulate_steps)]
         storages = LiveStorages()
-        storages.ignore([*method.parameters(), *method.buffers(), *_tensors(batches)])
+        own = map(local, method.parameters())
+        storages.ignore([*own, *method.buffers(), *_tensors(batches)])
         watched = [unit for unit, _ in shares.units] + batch_norms(method)
         with _CallCounter(watched) as calls, counted() as collectives, storages:
             _hold_gradients(method, shares, storages)
@@ -131,8 +135,21 @@ def _gathered_in_the_type_of_the_forward_pass(
     config: PretrainConfig, method: Method, shares: Shares
 ) -> None:
     """So that autocast need not copy them, as it must copy weights in float32."""
-    gathered = {method.get_parameter(name) for name in shares.sharded}
+    gathered = {method.get_parameter(name) for name in shares.sharded - shares.divided}
     empty_tensors(method, lambda p: TYPES[config.precision] if p in gathered else p.dtype)
+
+
+def _division(method: Method, shares: Shares) -> Callable[[], object]:
+    """What leaves of the parameters that are never gathered the rows of the first rank.
+
+    It is made where tensors have values, as those in which the ranks are listed need them.
+    """
+    if not shares.divided:
+        return lambda: None
+    from unlabeled.distributed.sharding import device_mesh, divide_parameters
+
+    mesh = device_mesh(CPU)
+    return lambda: divide_parameters(method, set(map(method.get_parameter, shares.divided)), mesh)
 
 
 def _batch(method: Method) -> Batch:
@@ -180,7 +197,8 @@ def _forward_backward(
         method.before_step(progress, batches)
     kept, outputs = 0, []  # what a step gives stays until its end
     for micro_step, batch in enumerate(batches):
-        saved = _Saved([*method.parameters(), *method.buffers(), *batch.views])
+        own = map(local, method.parameters())
+        saved = _Saved([*own, *method.buffers(), *batch.views])
         hooks = torch.autograd.graph.saved_tensors_hooks(saved.note, lambda tensor: tensor)
         with hooks, precision.autocast():
             outputs.append(method(batch, micro_step))

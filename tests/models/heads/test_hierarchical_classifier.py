@@ -7,6 +7,10 @@ import torch
 from torch import Tensor
 
 from unlabeled.config.check import build_config
+from unlabeled.distributed.pieces import building_pieces
+from unlabeled.distributed.pretended import pretended_ranks
+from unlabeled.distributed.sharding import device_mesh, divide_parameters, from_rows
+from unlabeled.distributed.shards import local
 from unlabeled.errors import ConfigError
 from unlabeled.models.heads.hierarchical_classifier import HierarchicalClassifierHead
 
@@ -70,6 +74,34 @@ def test_weights_are_spread_by_a_hundredth() -> None:
             assert float(layer.weight.detach().std()) == pytest.approx(0.01, rel=0.1)
             assert not layer.bias.any()
         model.reset([model.upper, model.lower], seed=0)
+
+
+@pytest.mark.parametrize("ranks", [2, 4, 8, 24])
+def test_a_rank_has_its_rows_of_the_weights_that_one_rank_would_have(ranks: int) -> None:
+    """Whole super-classes, or of 24 ranks each a third of one; from the start and from a reset."""
+    alone = head()
+    first = alone.lower.weight.clone()
+    alone.reset([alone.lower], seed=7)
+    rows = 24 // ranks
+    with pretended_ranks(ranks):
+        with building_pieces() as pieces:
+            model = head()
+        made = pieces.release(model)["lower.weight"]
+        assert torch.equal(made, first[:rows])
+        divide_parameters(model, {model.lower.weight}, device_mesh(torch.device("cpu")))
+        model.load_state_dict(
+            {"lower.weight": from_rows(made, model.lower.weight)}, strict=False, assign=True
+        )
+        model.reset([model.lower], seed=7)
+        assert torch.equal(local(model.lower.weight), alone.lower.weight[:rows])
+        assert model.lower.weight.shape == (24, 5)
+
+
+def test_ranks_that_cannot_divide_the_classifiers_are_refused() -> None:
+    with pretended_ranks(3), pytest.raises(ConfigError, match=r"8 super-classes .* 3 processes"):
+        head().divide()
+    with pretended_ranks(16), pytest.raises(ConfigError, match=r"3 .* 2 processes .*16 for 8"):
+        head().divide()
 
 
 def test_impossible_values_are_named() -> None:

@@ -10,6 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from unlabeled.data.randomness import mix
+from unlabeled.distributed import comm
+from unlabeled.distributed.row_groups import group_linear
+from unlabeled.distributed.shards import differentiable_rows, held_rows, local
+from unlabeled.errors import ConfigError
 from unlabeled.models.heads.base import HeadOutput
 from unlabeled.registry import register
 
@@ -22,11 +27,14 @@ class HierarchicalClassifierHead(nn.Module):
     scores U r + u [S] and V_g r + v_g [sub_clusters].
     Shapes: features [N, feature_dim], super-classes [N] int64 -> embeddings = features, scores
     [N, S] and [N, sub_clusters].
-    It starts with weights ~ N(0, 0.01) and biases 0, and `reset` starts layers of it again.
-    Memory: every rank holds all V, S x sub_clusters x feature_dim numbers.
-    DDP: rows are independent; `reset` is a function of its seed, so all ranks get the same weights.
-    Reference: Caron et al. 2019, section 3.3. (The official code gives each super-class to a group
-    of ranks, which alone holds its V_g.)
+    It starts with weights ~ N(0, 0.01) and biases 0, and `reset` starts layers of it again, with
+    weights that are a function of the seed and the super-class, whoever holds them.
+    Memory: V is S x sub_clusters x feature_dim numbers. After `divide` each of W ranks holds a
+    W-th of it: V_g of S / W super-classes, the only ones of its rows then; or, where W is more than
+    S, a part of one V_g, whose ranks send each other features and scores (`group_linear`).
+    DDP: rows are independent; ranks that call `reset` with one seed get the same weights. Divided,
+    the gradient of V is the sum over ranks, of the rows that this rank holds.
+    Reference: Caron et al. 2019, section 3.3.
     """
 
     @dataclass(frozen=True, kw_only=True)
@@ -54,11 +62,37 @@ class HierarchicalClassifierHead(nn.Module):
         self.rotations, self.super_clusters = config.rotations, config.super_clusters
         self.super_classes = config.rotations * config.super_clusters
         self.sub_clusters = config.sub_clusters
-        self.upper = nn.Linear(feature_dim, self.super_classes)
-        self.lower = nn.Linear(feature_dim, self.super_classes * self.sub_clusters)
-        for layer in (self.upper, self.lower):
-            nn.init.normal_(layer.weight, std=0.01)
-            nn.init.zeros_(layer.bias)
+        self._ranks_of_one = 1
+        self._group: comm.Group = None
+        seed = int(torch.randint(2**62, (), device="cpu"))
+        # Each begins before the next one is made, so that a rank need not have all of both.
+        self.upper = _Undrawn(feature_dim, self.super_classes)
+        self.reset([self.upper], seed)
+        self.lower = _Undrawn(feature_dim, self.super_classes * self.sub_clusters)
+        self.reset([self.lower], seed + 1)
+
+    def divide(self) -> None:
+        """Let `lower.weight` be of this rank's rows alone, once they are; all ranks together.
+
+        ConfigError where neither of the numbers of ranks and of super-classes divides the other, or
+        the clusters of one not into the ranks that share it.
+        """
+        ranks, classes = comm.world_size(), self.super_classes
+        if classes % ranks and ranks % classes:
+            raise ConfigError(
+                f"sharding: {classes} super-classes (head.rotations x head.super_clusters) are not "
+                f"to be divided evenly among {ranks} processes, nor these among the super-classes; "
+                f"start a divisor or a multiple of {classes} processes, or set sharding=none"
+            )
+        self._ranks_of_one = max(1, ranks // classes)
+        if self.sub_clusters % self._ranks_of_one:
+            raise ConfigError(
+                f"head.sub_clusters: {self.sub_clusters} do not divide into the "
+                f"{self._ranks_of_one} processes of each super-class ({ranks} for {classes}); give "
+                f"a multiple of {self._ranks_of_one}, or set sharding=none"
+            )
+        if self._ranks_of_one > 1:
+            self._group = comm.own_group(self._ranks_of_one)
 
     def forward(self, features: Tensor, super_classes: Tensor) -> HeadOutput:
         """Features unchanged, their scores of super-classes and of classes within their own."""
@@ -67,11 +101,15 @@ class HierarchicalClassifierHead(nn.Module):
 
     def _within(self, rows: Tensor, super_classes: Tensor) -> Tensor:
         """Every row's scores [N, sub_clusters] by the classifier of its super-class."""
-        shape = (self.super_classes, self.sub_clusters)
-        weights = self.lower.weight.view(*shape, -1).unbind()
-        biases = self.lower.bias.view(shape).unbind()
-        order = super_classes.argsort(stable=True)
-        counts = torch.bincount(super_classes, minlength=self.super_classes).tolist()
+        held = held_rows(self.lower.weight)
+        weight, bias = differentiable_rows(self.lower.weight), self.lower.bias[held]
+        if self._ranks_of_one > 1:
+            return group_linear(rows, weight, bias, self._group)
+        weights = weight.view(-1, self.sub_clusters, self.output_dim).unbind()
+        biases = bias.view(-1, self.sub_clusters).unbind()
+        own = super_classes - held.start // self.sub_clusters
+        order = own.argsort(stable=True)
+        counts = torch.bincount(own, minlength=len(weights)).tolist()
         parts = torch.split(rows[order], counts)  # one for each super-class, perhaps of no row
         scores = [functional.linear(*each) for each in zip(parts, weights, biases, strict=True)]
         return torch.cat(scores)[order.argsort()]
@@ -79,8 +117,21 @@ class HierarchicalClassifierHead(nn.Module):
     @torch.no_grad()
     def reset(self, layers: Sequence[nn.Linear], seed: int) -> None:
         """First weights again for some of its layers, other ones for every seed."""
-        generator = torch.Generator().manual_seed(seed)
         for layer in layers:
-            fresh = torch.empty(layer.weight.shape).normal_(0, 0.01, generator=generator)
-            layer.weight.copy_(fresh)
+            size = layer.out_features // self.super_classes
+            held, rows = held_rows(layer.weight), local(layer.weight)
+            for number in range(held.start // size, -(-held.stop // size)):
+                generator = torch.Generator().manual_seed(mix(seed, number))
+                fresh = torch.empty(size, self.output_dim).normal_(0, 0.01, generator=generator)
+                first, stop = max(number * size, held.start), min((number + 1) * size, held.stop)
+                rows[first - held.start : stop - held.start] = fresh[
+                    first - number * size : stop - number * size
+                ]
             layer.bias.zero_()
+
+
+class _Undrawn(nn.Linear):
+    """A linear layer that leaves its first weights to the head, which draws what a rank holds."""
+
+    def reset_parameters(self) -> None:
+        """Draw nothing."""
