@@ -116,6 +116,8 @@ def test_deepercluster_numbers() -> None:
     assert config.method.fields.every_epochs == 3 and config.backbone.fields.sobel
     assert config.optimizer.fields.weight_decay == 1e-5 and config.optimizer.fields.momentum == 0.9
     assert set(first_rates(config)) == {0.1}
+    assert (config.epochs, config.batch_size, config.batch_size // 64) == (100, 3072, 48)
+    assert config.sharding == "fsdp" and config.sync_batch_norm.group_size is None
 
 
 @pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith("simclr")])

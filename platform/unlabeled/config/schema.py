@@ -150,7 +150,8 @@ class PretrainConfig:
     (DINO: 0.4); null: it stays."""
     sharding: Sharding
     """What the ranks divide among them: none (each holds the whole model), or fsdp (parameters,
-    gradients and optimizer state; a stage of the backbone is gathered while it computes)."""
+    gradients and optimizer state; a stage of the backbone is gathered while it computes, and what
+    is too large for that stays divided: DeeperCluster's classifiers)."""
     activation_checkpointing: ActivationCheckpointing
     """stage: keep of every stage of the backbone its input alone and compute the rest again in
     backward; a third more computation for a fraction of the memory."""
