@@ -25,11 +25,12 @@ from unlabeled.cli.script import run_script
 from unlabeled.data.whole_files import write_file, write_table
 from unlabeled.engine import checkpoint
 from unlabeled.engine.build import build_backbone
+from unlabeled.engine.stored_backbones import backbone_state
 from unlabeled.errors import CheckpointError, ConfigError
 from unlabeled.evaluation.contact_sheet import Group, Picture, contact_sheet
 from unlabeled.evaluation.feature_store import FeatureStore
 from unlabeled.evaluation.layer_averages import OUTPUT
-from unlabeled.evaluation.subject import backbone_state, hash_weights, run_config, run_of
+from unlabeled.evaluation.subject import hash_weights, run_config, run_of
 from unlabeled.models.backbone_files import load_into
 
 COLUMNS = ("row", "image", "file", "cluster", "similarity")

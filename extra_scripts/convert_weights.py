@@ -46,8 +46,9 @@ from unlabeled.config.check import build_config
 from unlabeled.config.compose import compose_config
 from unlabeled.config.schema import EvaluateConfig, Normalization
 from unlabeled.data.whole_files import write_file
+from unlabeled.engine.stored_backbones import backbone_state
 from unlabeled.errors import CheckpointError, ConfigError
-from unlabeled.evaluation.subject import IMAGENET, backbone_state, run_config, run_of
+from unlabeled.evaluation.subject import IMAGENET, run_config, run_of
 from unlabeled.models.backbone_cards import WEIGHTS_NAME, Card, card_of, read_card, write_card
 from unlabeled.models.backbone_files import PICKLED, load_into, read_weights, write_state
 from unlabeled.models.key_maps import LAYOUTS, find_backbone

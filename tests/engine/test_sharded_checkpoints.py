@@ -17,8 +17,8 @@ from unlabeled.distributed import comm
 from unlabeled.distributed.shards import whole as all_rows
 from unlabeled.engine import checkpoint
 from unlabeled.engine.pretrain import pretrain
+from unlabeled.engine.stored_backbones import backbone_state
 from unlabeled.engine.trainer import Trainer
-from unlabeled.evaluation.subject import backbone_state
 from unlabeled.models.backbone_files import load_backbone_state
 
 STOPPED, END = 3, 5

@@ -16,7 +16,7 @@ from unlabeled.distributed.parallel import DataParallel, Parallel
 from unlabeled.distributed.shards import is_sharded, local
 from unlabeled.distributed.shards import whole as all_rows
 from unlabeled.engine import checkpoint
-from unlabeled.evaluation.subject import backbone_state
+from unlabeled.engine.stored_backbones import backbone_state
 from unlabeled.methods.base import Progress
 from unlabeled.methods.teacher import Teacher, cosine_momentum
 from unlabeled.models.backbone_files import load_backbone_state

@@ -177,6 +177,9 @@ class PretrainConfig:
     meters: dict[str, Annotated[Component, "meter"] | None]
     hooks: dict[str, Annotated[Component, "hook"] | None]
     checkpoint: CheckpointConfig
+    initial_weights: str | None = None
+    """Whose backbone the run begins with: a run, a checkpoint or a weights file of any layout that
+    `unlabeled evaluate` reads; null: random weights. A run that is continued has its own."""
     resume: str
     """auto (continue what `run.dir` holds), never, or the path of a checkpoint or run."""
     launch: Annotated[Component, "launcher"]

@@ -26,6 +26,7 @@ from unlabeled.engine.run_directory import (
     write_yaml,
 )
 from unlabeled.engine.run_status import recorded_status
+from unlabeled.engine.stored_backbones import begin_with
 from unlabeled.engine.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -60,6 +61,8 @@ def _pretrain(config: PretrainConfig, device: torch.device, interruption: Interr
         write_description(trainer)
         if origin is not None:
             continue_from(origin, trainer)
+        elif config.initial_weights is not None:
+            begin_with(config.initial_weights, trainer.method)
         status.training(lambda: trainer.step, trainer.settings.last_step)
         trainer.fit()
         log.info("done: %s", run.path)

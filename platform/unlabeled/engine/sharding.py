@@ -37,7 +37,7 @@ def build_parallel(
     if config.channels_last:
         method.to(memory_format=torch.channels_last)
     if config.compile:
-        for network in _networks(method):
+        for network in networks(method):
             network.backbone.compile()
     if config.activation_checkpointing == "stage":
         checkpoint_activations(stages(method.backbone))
@@ -145,17 +145,17 @@ def _parts(method: Method) -> list[nn.Module]:
 
     Parts whose results are tensors: FSDP finds no way back through the output of a head or method.
     """
-    networks = _networks(method)
+    both = networks(method)
     parts: list[nn.Module] = []
-    for network in networks:
+    for network in both:
         parts += [*stages(network.backbone), network.backbone, *network.head.children()]
-    known = [method.backbone, method.head, *networks]
+    known = [method.backbone, method.head, *both]
     for other in method.children():
         if not any(other is module for module in known):
             parts += [*other.children()] or [other]
     return parts
 
 
-def _networks(method: Method) -> list[Method | Teacher]:
+def networks(method: Method) -> list[Method | Teacher]:
     """What has a backbone and a head: the method and its teachers."""
     return [method, *(child for child in method.children() if isinstance(child, Teacher))]

@@ -20,14 +20,13 @@ from unlabeled.config.schema import (
 )
 from unlabeled.data.sources.base import Source, Split
 from unlabeled.distributed.shards import whole
-from unlabeled.engine import checkpoint
 from unlabeled.engine.build import seed_everything
 from unlabeled.engine.run_directory import RunDirectory
+from unlabeled.engine.stored_backbones import backbone_state
 from unlabeled.errors import CheckpointError, ConfigError
 from unlabeled.evaluation.benchmarks.base import OwnData
-from unlabeled.models.backbone_cards import WEIGHTS_NAME, Card, read_card
-from unlabeled.models.backbone_files import load_backbone_state, load_into, read_weights
-from unlabeled.models.key_maps import find_backbone
+from unlabeled.models.backbone_cards import Card, read_card
+from unlabeled.models.backbone_files import load_into
 from unlabeled.registry import Component, get, load_plugins
 
 IMAGENET = Normalization(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
@@ -202,22 +201,6 @@ def _must_exist(weights: str) -> None:
             f"weights: {path} does not exist; give a run, a checkpoint, a .safetensors file, "
             "torchvision:<name> or random"
         )
-
-
-def backbone_state(path: Path, backbone: nn.Module) -> dict[str, Tensor]:
-    """The backbone's tensors in a run, a checkpoint or a weights file of any known layout."""
-    if path.is_file():
-        return find_backbone(read_weights(path), backbone, origin=str(path))[1]
-    for exported in (path / "weights" / WEIGHTS_NAME, path / WEIGHTS_NAME):
-        if exported.is_file():
-            return load_backbone_state(exported)
-    folder = path if (path / "shared.pt").is_file() else checkpoint.newest(path / "checkpoints")
-    if folder is None:
-        raise CheckpointError(f"weights: {path} holds neither exported weights nor a checkpoint")
-    loaded = checkpoint.load(folder)
-    prefix = f"{loaded.evaluated}."
-    state = checkpoint.method_state(loaded, prefix)
-    return {k.removeprefix(prefix): v for k, v in state.items()}
 
 
 class _TorchvisionBackbone(nn.Module):

@@ -106,10 +106,15 @@ def read_weights(path: Path) -> Any:
 
 
 def load_into(backbone: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
-    """Copy `state` into the backbone; every name and shape must agree.
+    """Copy `state` into the backbone, or leave it as it was where `check_fit` objects."""
+    check_fit(backbone, state, origin)
+    backbone.load_state_dict(dict(state), strict=True)
 
-    Otherwise CheckpointError lists what differs, and the backbone is left as it was. `origin` is
-    where the weights come from, for the message.
+
+def check_fit(backbone: nn.Module, state: Mapping[str, Tensor], origin: str) -> None:
+    """CheckpointError that lists what differs, unless every name and shape of `state` agrees.
+
+    `origin` is where the weights come from, for the message.
     """
     own = backbone.state_dict()
     missing = [name for name in own if name not in state]
@@ -133,7 +138,6 @@ def load_into(backbone: nn.Module, state: Mapping[str, Tensor], origin: str) -> 
             + "\n"
             "Choose the backbone that they were trained with."
         )
-    backbone.load_state_dict(dict(state), strict=True)
 
 
 def _raise_together(problem: str | None) -> None:
