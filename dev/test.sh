@@ -19,6 +19,9 @@ bash dev/install_detectron2.sh "$env" || echo "tests of detection will be skippe
 # The tensors of the tests are small, and several processes train at once: one thread each is fastest.
 export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 
+# Where Python may keep no bytecode, pytest rewrites the asserts of all files in every process anew.
+unset PYTHONDONTWRITEBYTECODE
+
 # Three at a time, a file in one of them: two wait for jobs on SLURM while the third computes.
 side_by_side=(-n 3 --dist loadfile --no-loadscope-reorder)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -22,6 +23,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
 
 
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector what was imported: it takes a tenth of the time otherwise."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_configure() -> None:
     """Give the session a name, which the processes that it starts inherit."""
     os.environ.setdefault(slurm.SESSION, str(os.getpid()))
@@ -29,6 +36,7 @@ def pytest_configure() -> None:
 
 def pytest_sessionfinish() -> None:
     """What the processes of a session share is stopped by the one that began it."""
+    gc.unfreeze()
     if os.environ[slurm.SESSION] == str(os.getpid()):
         slurm.stop()
 
