@@ -35,6 +35,9 @@ class Relabelled(Synthetic):
         elif config.given == "none":
             self.labels, self.classes = None, ()
 
+    def name(self, index: int) -> str:
+        return str(index)
+
 
 @pytest.fixture(autouse=True)
 def relabelled(forget_registrations: None) -> None:
