@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import re
+import shutil
 import statistics
 import subprocess
 import sys
@@ -47,6 +48,7 @@ def outcome(method: str, seed: int, folder: Path, extra: list[str]) -> Outcome:
     kept = folder / f"{place.name}.json"
     if kept.exists():
         return Outcome(**json.loads(kept.read_text()))
+    shutil.rmtree(place, ignore_errors=True)  # continued, an interrupted run would seem too fast
     started = time.monotonic()
     command = [sys.executable, "-m", "unlabeled", "pretrain", f"method={method}", f"seed={seed}"]
     done = subprocess.run(
