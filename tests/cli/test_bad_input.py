@@ -170,6 +170,7 @@ def test_run_directories_that_cannot_be_used(command: Command, tmp_path: Path) -
         assert said == [f"run.dir: cannot make {where}: {reason}"]
 
 
+@pytest.mark.slow
 def test_a_run_continues_with_its_own_settings_only(command: Command, tmp_path: Path) -> None:
     sgd = "optimizer=sgd"
     pretrain(tiny_config(tmp_path / "run", sgd, "max_steps=1"), torch.device("cpu"))

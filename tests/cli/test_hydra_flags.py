@@ -26,6 +26,7 @@ def launched(*argv: str, name: str = "pretrain", schema: type[Any] = PretrainCon
     return configs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("flag", [["--cfg", "job"], ["--cfg=job"], ["-c", "job"]])
 def test_cfg_job_prints_what_composes_back_to_the_same_config(
     flag: list[str], capsys: pytest.CaptureFixture[str]

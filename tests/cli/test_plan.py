@@ -51,6 +51,7 @@ def test_a_run_is_planned_again_and_by_the_words_that_start_it(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
+@pytest.mark.slow
 def test_what_is_missing_or_wrong_is_said(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "experiment=swav/r50_100ep"]) == 2
     assert "or give their number as plan.images=..." in capsys.readouterr().err

@@ -36,6 +36,7 @@ def assert_close(ours: dict[str, Tensor], theirs: dict[str, Tensor]) -> None:
         torch.testing.assert_close(ours[name], theirs[name], rtol=0, atol=1e-4 * scale + 1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pieces", [2, 3, 12])
 def test_accumulated_gradients_are_those_of_the_whole_batch(pieces: int, tmp_path: Path) -> None:
     _, whole, loss = first_step(tmp_path / "whole")

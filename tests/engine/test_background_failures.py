@@ -78,6 +78,7 @@ def test_a_disk_that_fills_up_behind_the_run_is_told_at_the_next_checkpoint(
     checkpoint.load(good)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("background", ["true", "false"])
 def test_a_last_checkpoint_without_room_is_an_error_of_the_run(
     tmp_path: Path, background: str

@@ -108,6 +108,7 @@ def test_what_came_to_harm_is_named_and_replaced_and_all_else_keeps_its_place(
         assert f"{shard} has changed since it was indexed" in caplog.text
 
 
+@pytest.mark.slow
 def test_more_than_the_configured_share_of_it_stops_the_run(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

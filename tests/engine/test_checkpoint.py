@@ -176,6 +176,7 @@ def test_code_in_a_checkpoint_is_refused_and_not_run(
     assert trace.exists()
 
 
+@pytest.mark.slow
 def test_another_architecture_is_told_by_keys_and_shapes(tmp_path: Path) -> None:
     small = tiny_trainer(tmp_path / "small", *FAST)
     wide = tiny_trainer(tmp_path / "wide", *FAST, "backbone.width=0.25")

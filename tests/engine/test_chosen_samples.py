@@ -60,6 +60,7 @@ def choosing(run: Path, *overrides: str) -> Trainer:
     return tiny_trainer(run, "method=simclr", "method.name=choosy", *IN_BATCHES, *overrides)
 
 
+@pytest.mark.slow
 def test_every_epoch_has_the_samples_that_the_method_chose(tmp_path: Path) -> None:
     trainer = choosing(tmp_path)
     trainer.fit()

@@ -113,6 +113,7 @@ def test_unscaled_gradients_are_true_ones() -> None:
     assert torch.equal(weight.grad, torch.tensor([2.0, 4.0]))
 
 
+@pytest.mark.slow
 def test_the_loss_scale_is_part_of_a_checkpoint(tmp_path: Path) -> None:
     trainer = trained(tmp_path, "precision=fp16", "max_steps=2", "hooks.knn_probe=null")
     trainer.precision.scaler.update(new_scale=128.0)

@@ -164,6 +164,7 @@ def test_rounds_and_checkpoints_by_samples_know_no_epochs(
     assert saved == sorted([*by_samples, 9])
 
 
+@pytest.mark.slow
 def test_a_single_pass_does_not_freeze_its_prototypes_to_its_end(tmp_path: Path) -> None:
     """One epoch of many; of a run that is none, the first hundredth: 5 of 417 steps."""
     data = "dataset.num_samples=5004"

@@ -58,6 +58,7 @@ def pictures(root: Path, **classes: list[str]) -> None:
                 Image.fromarray(pixels).save(folder / f"{number}.png")
 
 
+@pytest.mark.slow
 def test_images_without_labels(evaluate: Command, tmp_path: Path) -> None:
     pictures(tmp_path, train=[""], test=[""])
     for benchmark in (*CLASSIFICATIONS, "clustering"):
@@ -66,6 +67,7 @@ def test_images_without_labels(evaluate: Command, tmp_path: Path) -> None:
         assert "split has no labels, which this benchmark needs; choose a labelled data" in said
 
 
+@pytest.mark.slow
 def test_classes_that_differ(evaluate: Command, tmp_path: Path) -> None:
     pictures(tmp_path, train=["cat", "dog"], test=["cat", "cow"])
     for benchmark in CLASSIFICATIONS:

@@ -62,6 +62,7 @@ def test_the_terminal_shows_the_preset_that_was_asked_for(
     assert "\nlinear_dino  synthetic" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_another_measurement_of_a_preset_does_not_replace_the_first(run: Path) -> None:
     def top1(name: str) -> dict[str, float]:
         found: dict[str, float] = json.loads((run / "results" / name).read_text())["metrics"]

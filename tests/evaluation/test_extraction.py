@@ -208,6 +208,7 @@ def test_a_killed_command_goes_on_and_ends_in_the_same_bytes(
     assert contents(killed) == contents(never_stopped)
 
 
+@pytest.mark.slow
 def test_damaged_and_lost_files_are_made_again(tmp_path: Path) -> None:
     out = extracted(tmp_path / "out", "layers=[output,layer1]")
     whole = contents(out)
@@ -243,6 +244,7 @@ def test_a_folder_of_other_features_is_left_alone(tmp_path: Path, change: str, s
     assert contents(out) == before
 
 
+@pytest.mark.slow
 def test_what_cannot_be_extracted_is_named(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "letter.txt").write_text("mine")

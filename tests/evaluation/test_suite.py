@@ -121,6 +121,7 @@ def test_a_part_that_fails_does_not_stop_the_others(run: Path, tmp_path: Path) -
     assert "linear" in (tmp_path / "quick.txt").read_text()
 
 
+@pytest.mark.slow
 def test_a_part_may_have_a_data_set_of_its_own(run: Path, tmp_path: Path) -> None:
     config = suite(run, tmp_path, "+dataset@suite.parts.linear.dataset=digits")
     run_suite(config, CPU)
@@ -198,6 +199,7 @@ def test_a_published_number_without_its_source_is_refused(run: Path) -> None:
         suite(run, None, "++suite.parts.knn.published={swav: 65.7}")
 
 
+@pytest.mark.slow
 def test_a_part_shows_the_metric_that_it_names(run: Path, tmp_path: Path) -> None:
     run_suite(suite(run, tmp_path, "++suite.parts.knn.metric=top1_k5"), CPU)
     (row,) = [r for r in (tmp_path / "quick.txt").read_text().splitlines() if r.startswith("knn ")]
@@ -206,6 +208,7 @@ def test_a_part_shows_the_metric_that_it_names(run: Path, tmp_path: Path) -> Non
         run_suite(suite(run, tmp_path, "++suite.parts.knn.metric=top9"), CPU)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "count", "method"), [("paper_transfer", 10, "swav"), ("paper_dino", 5, "dino")]
 )

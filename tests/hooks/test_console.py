@@ -37,6 +37,7 @@ def lines(run: Path, caplog: pytest.LogCaptureFixture, *overrides: str) -> list[
     return [r.getMessage() for r in caplog.records if r.name == "unlabeled.hooks.console"]
 
 
+@pytest.mark.slow
 def test_every_step_and_every_epoch_are_told(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -54,6 +55,7 @@ def test_every_step_and_every_epoch_are_told(
         assert key in epochs[0]
 
 
+@pytest.mark.slow
 def test_steps_are_silent_until_the_time_is_over(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -41,6 +41,7 @@ def card_of(trainer: Trainer) -> dict[str, Any]:
     return card
 
 
+@pytest.mark.slow
 def test_the_written_lines_rebuild_the_network_without_this_package(
     trainer: Trainer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -50,6 +50,7 @@ def test_a_run_with_the_probe_equals_one_without_bit_for_bit(method: str, tmp_pa
     assert losses[0] == losses[1]
 
 
+@pytest.mark.slow
 def test_training_goes_on_in_training_mode(tmp_path: Path) -> None:
     trainer = trained(tmp_path)
     assert trainer.method.training
@@ -83,6 +84,7 @@ def by_hand(trainer: Trainer, k: int, temperature: float) -> float:
     return 100 * hits / len(test)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("k", [1, 5])
 def test_the_number_is_that_of_an_independent_computation(k: int, tmp_path: Path) -> None:
     trainer = trained(tmp_path, "max_steps=4", f"hooks.knn_probe.k={k}")

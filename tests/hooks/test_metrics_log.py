@@ -14,6 +14,7 @@ from unlabeled.errors import ConfigError
 from unlabeled.hooks.metrics_log import MetricsLog
 
 
+@pytest.mark.slow
 def test_every_line_is_an_object_with_the_promised_keys(tmp_path: Path) -> None:
     trained(tmp_path, "hooks.knn_probe=null")
     records = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]

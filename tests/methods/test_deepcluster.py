@@ -214,6 +214,7 @@ def test_two_ranks_find_the_clusters_of_one_and_its_gradient() -> None:
 RUN = ("method=deepcluster", "hooks.knn_probe=null", "dataset.num_samples=30", "epochs=3")
 
 
+@pytest.mark.slow
 def test_the_rate_does_not_fall_unless_it_is_asked_to(tmp_path: Path) -> None:
     """What starts again in the last epoch has to learn as fast as in the first."""
     assert tiny_config(tmp_path, *RUN).scheduler.name == "constant"

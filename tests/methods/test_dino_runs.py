@@ -61,6 +61,7 @@ def test_swav_trains_a_vision_transformer(tmp_path: Path) -> None:
     assert not any(torch.equal(p, after[n]) for n, p in before.items() if p.ndim > 1)
 
 
+@pytest.mark.slow
 def test_the_code_maker_is_swapped_by_a_word(tmp_path: Path) -> None:
     for words, kind in (((), Centering), (("assigner=sinkhorn",), Sinkhorn)):
         method = tiny_trainer(tmp_path, "method=dino", *words).method
@@ -68,6 +69,7 @@ def test_the_code_maker_is_swapped_by_a_word(tmp_path: Path) -> None:
         assert type(method.assigner) is kind
 
 
+@pytest.mark.slow
 def test_parts_that_do_not_fit_are_refused_before_training(tmp_path: Path) -> None:
     for words, message in (
         (("method=dino", "loss=normalized_mse"), "use assigner=centered_scores"),

@@ -73,6 +73,7 @@ def test_the_card_says_what_the_weights_are(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.slow
 def test_the_weights_load_into_torchvision_s_own_model(tmp_path: Path) -> None:
     part = component("resnet", depth=18)
     backbone = trained(part)

@@ -39,6 +39,7 @@ def plan(path: Path, *overrides: str) -> Plan:
     return Plan(load_study(str(path)), "tiny", [0], path.parent / "out", overrides)
 
 
+@pytest.mark.slow
 def test_faults_of_all_rows_are_named_before_any_is_trained(tmp_path: Path) -> None:
     path = write_study(
         tmp_path, "  a: {}\n  b: {overrides: [epochs=many]}\n  c: {overrides: [epochs=no]}\n"

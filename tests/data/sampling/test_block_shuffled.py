@@ -20,6 +20,7 @@ def sampler(
     return BlockShuffled(config, num_samples=num_samples, seed=seed)
 
 
+@pytest.mark.slow
 def test_an_epoch_holds_every_sample_once_for_all_small_sizes() -> None:
     for size, block, window in product(range(1, 20), (1, 2, 3, 7, 30), (2, 5, 8, 40)):
         order = sampler(size, 3, block, window).indices(1, 0, size)
@@ -92,6 +93,7 @@ def test_every_window_has_an_order_of_its_own() -> None:
     assert len({tuple(order[first : first + 100] - first) for first in range(0, 1000, 100)}) == 10
 
 
+@pytest.mark.slow
 def test_where_a_sample_lands_is_as_likely_as_by_all_orders_of_the_blocks() -> None:
     """13 samples in 4 blocks, the last one short, and 3 windows, over 400 epochs."""
     size, block, window, epochs = 13, 4, 5, 400

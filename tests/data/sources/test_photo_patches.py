@@ -71,6 +71,7 @@ def test_sides_are_limited_to_what_fits_and_refused_below_min_side(
         PhotoPatches(narrow, split="test")
 
 
+@pytest.mark.slow
 def test_every_side_between_the_limits_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     # A picture of one-pixel columns: a patch of side s resized to 1 x 1 is the mean of its columns,
     # so the smallest possible mean belongs to the smallest side at the left border.
@@ -89,6 +90,7 @@ def test_building_is_fast() -> None:
     assert time.process_time() - started < 2
 
 
+@pytest.mark.slow
 def test_neighbours_in_raw_pixels_know_the_photograph_less_than_half_the_time(
     train: PhotoPatches, test: PhotoPatches
 ) -> None:

@@ -66,6 +66,7 @@ def test_impossible_configs_are_named(fields: dict[str, object], message: str) -
         build_config(DetectionTorchvision.Config, {"root": "somewhere", **fields})
 
 
+@pytest.mark.slow
 def test_presets_have_the_constants_of_their_sources() -> None:
     """Detectron2's configurations with a pyramid; COCO's equal those of benchmark=detection."""
     voc = config("benchmark.root=x", "weights=random").benchmark.fields

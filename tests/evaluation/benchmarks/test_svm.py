@@ -81,6 +81,7 @@ def test_equals_machines_fitted_one_by_one() -> None:
         np.testing.assert_allclose(scores[:, number], best.decision_function(test), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_metrics_lie_between_chance_and_certainty() -> None:
     probe = blob_probe()
     metrics = SVM(FEW).run(probe)

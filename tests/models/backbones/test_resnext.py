@@ -29,6 +29,7 @@ def test_names_and_shapes_are_torchvision_s_but_for_fc(name: str, fields: dict[s
     assert ours.feature_dim == 2048
 
 
+@pytest.mark.slow
 def test_features_are_torchvision_s_with_the_same_weights() -> None:
     ours, theirs = ResNeXt(ResNeXt.Config()).eval(), torchvision.models.resnext50_32x4d().eval()
     theirs.fc = nn.Identity()
