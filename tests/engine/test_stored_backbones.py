@@ -92,4 +92,7 @@ def test_what_does_not_fit_is_refused_whole(other: Path, tmp_path: Path) -> None
         begin_with(str(other), trainer.method)
     with pytest.raises(CheckpointError, match=r"initial_weights: .*nowhere does not exist"):
         begin_with(str(tmp_path / "nowhere"), trainer.method)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(CheckpointError, match=r"^\S*empty holds neither exported weights nor"):
+        begin_with(str(tmp_path / "empty"), trainer.method)
     assert_equal(state_of(trainer), before)

@@ -29,7 +29,7 @@ def backbone_state(path: Path, backbone: nn.Module) -> dict[str, Tensor]:
             return load_backbone_state(exported)
     folder = path if (path / "shared.pt").is_file() else checkpoint.newest(path / "checkpoints")
     if folder is None:
-        raise CheckpointError(f"weights: {path} holds neither exported weights nor a checkpoint")
+        raise CheckpointError(f"{path} holds neither exported weights nor a checkpoint")
     loaded = checkpoint.load(folder)
     prefix = f"{loaded.evaluated}."
     state = checkpoint.method_state(loaded, prefix)
