@@ -4,19 +4,22 @@
 
 A command is one connection: its description and its standard streams come in, its process id and,
 when it ends, its status go out. The fork leaves the loop and runs the module at the top of this
-script, so that it ends as every Python does: exit handlers, signals, status. The server ends when
-its standard input does, with the process that started it.
+script, so that it ends as every Python does: exit handlers, signals, status. The ranks that the
+command starts are forks as well: tests of how they start use `commands.unlabeled`. The server ends
+when its standard input does, with the process that started it.
 """
 
 from __future__ import annotations
 
 import json
+import multiprocessing.context
 import os
 import runpy
 import select
 import signal
 import socket
 import sys
+from pathlib import Path
 from typing import Any
 
 LONGEST_DESCRIPTION = 1 << 20
@@ -87,8 +90,15 @@ if __name__ == "__main__":
     doorway.listen()
     os.rename(sys.argv[1] + ".closed", sys.argv[1])
     import hydra.main  # noqa: F401
-    import numba  # noqa: F401
+    import numba
     import torch._dynamo  # noqa: F401
     import torchvision  # noqa: F401
 
+    numba.njit(lambda: None)()  # the first function that it compiles or loads costs it a second
+    sys.path.insert(0, os.fspath(Path(__file__).parents[2] / "platform"))
+    import unlabeled.engine.pretrain  # noqa: F401
+
+    del sys.path[0]
+    # A spawned rank would import everything anew, for six of the eight seconds that it takes.
+    multiprocessing.context.SpawnContext.Process = multiprocessing.context.ForkProcess  # type: ignore
     runpy.run_module(serve(doorway)["module"], run_name="__main__", alter_sys=True)
