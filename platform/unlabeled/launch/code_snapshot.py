@@ -52,5 +52,6 @@ def _copy(origin: Path, folder: Path) -> None:
 
 
 def _copy_folder(source: Path, target: Path) -> None:
-    # Links are followed: configs is one, to a folder outside of the package.
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__", ".git"))
+    # Links are followed: configs is one, to a folder outside of the package. Compiled files come
+    # along (times are kept, so they stay valid), or every rank would compile the package at once.
+    shutil.copytree(source, target, ignore=shutil.ignore_patterns(".git"))
