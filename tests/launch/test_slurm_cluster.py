@@ -14,6 +14,7 @@ from tests_support.command import ROOT, unlabeled
 from tests_support.same_run import assert_same_run
 from tests_support.slurm import (
     SMALL,
+    SOON,
     STEPS,
     TWO,
     SubmittedJob,
@@ -43,7 +44,9 @@ def test_the_job_is_described_in_its_run(alone: Path) -> None:
 def test_the_end_of_its_time_is_not_the_end_of_a_run(tmp_path: Path) -> None:
     """SLURM may send the signal a minute early: here about a minute after the start."""
     limit = ("launch.minutes=2", "launch.signal_seconds=60")
-    job = submit(tmp_path / "run", "epochs=100", *limit)
+    slow = "+hooks.slow={name: slow_steps, steps: 10000, seconds: 0.2}"
+    plugin = "plugins=[tests_support.slow_hook]"
+    job = submit(tmp_path / "run", "epochs=100", plugin, slow, *limit)
     until(lambda: job.restarts() != [], 200, "a signal")
     until(lambda: job.state() != "RUNNING", 30, "requeued")
     assert job.restarts()[0].startswith("stopped: SIGUSR2 after step ")
@@ -96,7 +99,7 @@ def test_two_jobs_on_one_node_do_not_meet(tmp_path: Path) -> None:
 
 def test_cancelling_leaves_nothing_running(tmp_path: Path) -> None:
     job = submit(tmp_path / "run", *TWO, "loader.kind=processes")
-    job.reaches(60)
+    job.reaches(SOON)
     assert len(processes_of(job.run)) >= 2
     slurm("scancel", job.id)
     assert job.wait("CANCELLED") == "CANCELLED"
@@ -132,7 +135,7 @@ def test_the_code_is_that_of_the_submission(tmp_path: Path) -> None:
 
 def test_the_command_cancels_and_continues_jobs(tmp_path: Path, alone: Path) -> None:
     job = submit(tmp_path / "run", *TWO)
-    job.reaches(60)
+    job.reaches(SOON)
     cancelled = unlabeled("jobs", "cancel", str(job.run), cwd=tmp_path)
     assert cancelled.returncode == 0, cancelled.stderr
     job.wait("CANCELLED")
@@ -197,7 +200,7 @@ def test_the_shell_script_stops_and_continues_as_well(tmp_path: Path, alone: Pat
     run = [*small, f"run.dir={tmp_path / 'run'}", f"max_steps={STEPS}"]
     script_file = str(ROOT / "dev" / "launch_slurm.sh")
     job = SubmittedJob(slurm("sbatch", *asked, script_file, *run).strip(), tmp_path / "run")
-    job.reaches(60)
+    job.reaches(SOON)
     slurm("scancel", "--signal=USR2", job.id)
     until(lambda: job.state() != "RUNNING", 60, "requeued")
     assert job.wait() == "COMPLETED", job.output()

@@ -24,12 +24,14 @@ SMALL = [
     "hooks.knn_probe=null",
     "hooks.comparison_table=null",
     "checkpoint.every_epochs=null",
-    "checkpoint.every_steps=50",
+    "checkpoint.every_steps=25",
     "launch.minutes=30",
 ]
 """Real photographs and a small network: a step takes some ten milliseconds, a start ten seconds."""
-STEPS = 200
+STEPS = 120
 TWO = ("launch.nodes=2", f"max_steps={STEPS}")
+SOON = 30
+"""Steps after which something happens to a run: behind a checkpoint, long before its end."""
 SESSION = "UNLABELED_TESTS_SESSION"
 """In the environment: the process that began the session of tests, and started its workers."""
 
