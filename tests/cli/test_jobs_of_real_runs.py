@@ -134,7 +134,7 @@ def test_a_killed_run_is_continued_to_its_end(tmp_path: Path) -> None:
     found = only(tmp_path)
     assert (found["state"], found["step"], found["last_step"]) == ("finished", 12, 12)
     log = (run / "log.txt").read_text()
-    # That of step 6 may have been on its way to the disk when step 7 was killed; the epoch's was not.
+    # That of step 6 may have been on its way to the disk at step 7; the epoch's of step 4 was not.
     assert "continuing from step 6" in log or "continuing from step 4" in log
     assert not list((tmp_path / "elsewhere").iterdir())
 
