@@ -10,11 +10,15 @@ from unlabeled.engine.process_identity import command_line, process_identity
 
 
 def test_a_process_keeps_its_name_and_no_other_has_it() -> None:
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+    with subprocess.Popen(
+        [sys.executable, "-c", "print(); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as child:
+        assert child.stdout is not None
+        child.stdout.readline()  # before that, a process may still have no command line
         mine, its = process_identity(os.getpid()), process_identity(child.pid)
         assert mine == process_identity(os.getpid()) is not None
         assert its is not None and its != mine
-        assert command_line(child.pid).endswith("-c input()")
+        assert command_line(child.pid).endswith("-c print(); input()")
         child.kill()
         os.waitid(os.P_PID, child.pid, os.WEXITED | os.WNOWAIT)
         assert process_identity(child.pid) is None  # dead, though its parent has not yet asked
