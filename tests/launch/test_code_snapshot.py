@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import py_compile
 import subprocess
 import sys
 from pathlib import Path
@@ -44,6 +45,25 @@ def test_a_command_started_there_runs_the_copy(tmp_path: Path) -> None:
         check=True,
     ).stdout
     assert where.strip() == str(folder / "unlabeled" / "__init__.py")
+
+
+def test_what_was_compiled_need_not_be_compiled_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = tmp_path / "here" / "my_lab" / "__init__.py"
+    plugin.parent.mkdir(parents=True)
+    plugin.write_text("")
+    py_compile.compile(str(plugin))
+    monkeypatch.syspath_prepend(str(tmp_path / "here"))
+    folder = snapshot(tmp_path / "code", ["my_lab"])
+    said = subprocess.run(
+        [sys.executable, "-v", "-c", "import my_lab"],
+        env={"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    assert f".pyc matches {folder / 'my_lab' / '__init__.py'}" in said
 
 
 def test_plugins_come_along_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
