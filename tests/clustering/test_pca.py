@@ -99,6 +99,7 @@ def test_result_does_not_depend_on_the_chunks(monkeypatch: pytest.MonkeyPatch) -
     features = rows(100, 6)
     whole = whitened(features, 4)
     monkeypatch.setattr(pca, "ROWS", 7)
+    monkeypatch.setattr(pca, "COLUMNS", 4)  # blocks of four and of two columns
     torch.testing.assert_close(whitened(features, 4), whole, rtol=0, atol=1e-4)
 
 
