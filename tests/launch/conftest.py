@@ -1,4 +1,4 @@
-"""A real SLURM, and a run on it that nothing disturbs."""
+"""A real SLURM, and the run that its jobs have to equal."""
 
 from __future__ import annotations
 
@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests_support.slurm import TWO, configuration, start, submit
+from tests_support.command import unlabeled
+from tests_support.slurm import SMALL, STEPS, configuration, start
 
 
 @pytest.fixture(scope="module")
@@ -22,9 +23,11 @@ def cluster() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def alone(cluster: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of two nodes, never disturbed."""
-    job = submit(tmp_path_factory.mktemp("alone") / "run", *TWO)
-    assert job.wait() == "COMPLETED", job.output()
-    assert job.restarts() == []
-    return job.run
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run of two processes of this machine, without SLURM, that nothing disturbs."""
+    run = tmp_path_factory.mktemp("alone") / "run"
+    small = [choice for choice in SMALL if not choice.startswith("launch.")]
+    two = ["launch.processes=2", f"max_steps={STEPS}", f"run.dir={run}"]
+    done = unlabeled("pretrain", *small, *two, cwd=run.parent)
+    assert done.returncode == 0, done.stderr
+    return run

@@ -13,6 +13,7 @@ import pytest
 from tests_support.command import ROOT, unlabeled
 from tests_support.same_run import assert_same_run
 from tests_support.slurm import (
+    LOST_NODES,
     SMALL,
     SOON,
     STEPS,
@@ -33,12 +34,18 @@ pytestmark = [
 ]
 
 
-def test_the_job_is_described_in_its_run(alone: Path) -> None:
-    record = json.loads((alone / "job" / "job.json").read_text())
+def test_a_job_equals_a_run_without_slurm_and_is_described_in_it(
+    tmp_path: Path, alone: Path
+) -> None:
+    job = submit(tmp_path / "run", *TWO)
+    assert job.wait() == "COMPLETED", job.output()
+    assert job.restarts() == []
+    assert_same_run(job.run, alone, STEPS)
+    record = json.loads((job.run / "job" / "job.json").read_text())
     assert (record["launcher"], record["cluster"]) == ("slurm", "slurm")
     assert "launch.nodes=2" in record["command"]
     assert record["packages"]["torch"]
-    assert (alone / "job" / "config.yaml").read_text() == (alone / "config.yaml").read_text()
+    assert (job.run / "job" / "config.yaml").read_text() == (job.run / "config.yaml").read_text()
 
 
 def test_the_end_of_its_time_is_not_the_end_of_a_run(tmp_path: Path) -> None:
@@ -122,6 +129,7 @@ def test_the_code_is_that_of_the_submission(tmp_path: Path) -> None:
         f"+hooks.mine={{name: kill_at_step, steps: [2], memory: '{tmp_path}/memory'}}",
         "launch=slurm",
         "launch.sbatch={hold: true}",
+        f"launch.parameters={{exclude: '{LOST_NODES}'}}",
     ]
     path = os.pathsep.join([str(tmp_path), str(ROOT / "platform")])
     done = unlabeled("pretrain", *choices, cwd=tmp_path, PYTHONPATH=path)
@@ -176,7 +184,7 @@ def test_a_suite_goes_on_behind_what_it_has_measured(tmp_path: Path, alone: Path
         "launch.nodes=2",
         "launch.max_restarts=0",
         "threads=1",
-        "suite.parts.linear.benchmark.epochs=500",
+        "suite.parts.linear.benchmark.epochs=2500",
         command="suite",
     )
     until(lambda: (results / "knn.json").exists(), 120, f"k-NN\n{job.output()}")
@@ -197,6 +205,7 @@ def test_the_shell_script_stops_and_continues_as_well(tmp_path: Path, alone: Pat
     (tmp_path / "run" / "job").mkdir(parents=True)
     output = f"--output={tmp_path}/run/job/%j_0_log.out"
     asked = ["--nodes=2", "--ntasks-per-node=1", "--parsable", output, f"--export=ALL,{paths}"]
+    asked.append(f"--exclude={LOST_NODES}")
     run = [*small, f"run.dir={tmp_path / 'run'}", f"max_steps={STEPS}"]
     script_file = str(ROOT / "dev" / "launch_slurm.sh")
     job = SubmittedJob(slurm("sbatch", *asked, script_file, *run).strip(), tmp_path / "run")
@@ -211,6 +220,7 @@ def test_the_shell_script_stops_and_continues_as_well(tmp_path: Path, alone: Pat
 def test_a_sweep_is_one_job_array(tmp_path: Path) -> None:
     small = [choice for choice in SMALL if not choice.startswith("launch.")]
     launcher = ["hydra/launcher=submitit_slurm", "hydra.launcher.tasks_per_node=1"]
+    launcher.append(f"+hydra.launcher.additional_parameters={{exclude: '{LOST_NODES}'}}")
     sweep = ["--multirun", *launcher, "seed=0,1", *small, "max_steps=5"]
     done = unlabeled("pretrain", *sweep, cwd=tmp_path)
     assert done.returncode == 0, done.stderr

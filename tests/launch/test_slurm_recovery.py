@@ -1,8 +1,4 @@
-"""Whatever happens to a job on SLURM, it ends with the bits of a run that was left alone.
-
-Nodes are lost and taken here, so these jobs keep away from those of test_slurm_cluster.py, which
-may run at the same time.
-"""
+"""Whatever happens to a job on SLURM, it ends with the bits of a run that was left alone."""
 
 from __future__ import annotations
 
@@ -11,12 +7,22 @@ import random
 import signal
 import subprocess
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests_support.same_run import assert_same_run, losses
-from tests_support.slurm import SOON, STEPS, TWO, processes_of, slurm, submit, until
+from tests_support.slurm import (
+    QUIET_NODES,
+    SOON,
+    STEPS,
+    TWO,
+    processes_of,
+    slurm,
+    submit,
+    until,
+)
 
 pytestmark = [
     pytest.mark.slurm,
@@ -24,14 +30,13 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.usefixtures("cluster"),
 ]
-AWAY = "launch.parameters={exclude: 'node[1-4]'}"
-APART = (*TWO, AWAY)
+submit_here = partial(submit, exclude=QUIET_NODES)
 
 
 def test_preempted_ten_times_equals_never(tmp_path: Path, alone: Path) -> None:
     """At random moments, by the signals of a scheduler, to one node, to all, or twice."""
     draw = random.Random(4)
-    job = submit(tmp_path / "run", *APART, "launch.max_restarts=0")
+    job = submit_here(tmp_path / "run", *TWO, "launch.max_restarts=0")
     for _ in range(10):
         job.wait("RUNNING")
         if draw.random() < 0.8:
@@ -50,7 +55,7 @@ def test_preempted_ten_times_equals_never(tmp_path: Path, alone: Path) -> None:
 
 
 def test_a_job_that_gives_way_to_a_more_urgent_one_comes_back(tmp_path: Path, alone: Path) -> None:
-    job = submit(tmp_path / "run", *APART)
+    job = submit_here(tmp_path / "run", *TWO)
     job.reaches(SOON)
     nodes = f"--nodelist={','.join(job.nodes())}"
     urgent = ["--partition=urgent", "--exclusive", nodes, "--output=/dev/null"]
@@ -62,7 +67,7 @@ def test_a_job_that_gives_way_to_a_more_urgent_one_comes_back(tmp_path: Path, al
 
 
 def test_a_killed_rank_is_retried_from_the_last_checkpoint(tmp_path: Path, alone: Path) -> None:
-    job = submit(tmp_path / "run", *APART, "launch.max_restarts=1")
+    job = submit_here(tmp_path / "run", *TWO, "launch.max_restarts=1")
     job.reaches(SOON)
     ranks = [pid for pid in processes_of(job.run) if _procid(pid) == "1" and _is_task(pid)]
     assert ranks
@@ -83,7 +88,7 @@ def _is_task(pid: int) -> bool:
 
 
 def test_a_lost_node_is_replaced(tmp_path: Path, alone: Path) -> None:
-    job = submit(tmp_path / "run", *APART)
+    job = submit_here(tmp_path / "run", *TWO)
     job.reaches(SOON)
     node = job.nodes()[1]
     slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
@@ -98,13 +103,13 @@ def test_a_lost_node_is_replaced(tmp_path: Path, alone: Path) -> None:
 
 def test_another_number_of_nodes_continues(tmp_path: Path, alone: Path) -> None:
     """2 -> 1 -> 2 nodes: the bits of two nodes as long as there are two, then all but the last."""
-    for nodes, until_step in ((2, 40), (1, 80), (2, 120)):
-        job = submit(tmp_path / "run", AWAY, f"launch.nodes={nodes}", f"max_steps={until_step}")
+    for nodes, until_step in ((2, 40), (1, 80), (2, STEPS)):
+        job = submit_here(tmp_path / "run", f"launch.nodes={nodes}", f"max_steps={until_step}")
         assert job.wait() == "COMPLETED", job.output()
     text = (tmp_path / "run" / "log.txt").read_text()
     assert "launch.processes: 2 when it was written, 1 now" in text
     assert "launch.processes: 1 when it was written, 2 now" in text
     found, wanted = losses(tmp_path / "run"), losses(alone)
-    assert set(found) == set(range(1, 121))
+    assert set(found) == set(range(1, STEPS + 1))
     assert all(found[step] == wanted[step] for step in range(1, 41))
     assert all(abs(found[step] - wanted[step]) < 1e-3 for step in range(41, 44))

@@ -17,6 +17,8 @@ from tests_support.command import ROOT, unlabeled
 SCRIPT = ROOT / "dev" / "slurm_cluster.sh"
 SMALL = [
     "dataset=photo_patches",
+    "dataset.train_per_picture=40",
+    "dataset.test_per_picture=10",
     "method=swav",
     "batch_size=40",
     "backbone.width=0.125",
@@ -30,6 +32,8 @@ SMALL = [
 """Real photographs and a small network: a step takes some ten milliseconds, a start ten seconds."""
 STEPS = 120
 TWO = ("launch.nodes=2", f"max_steps={STEPS}")
+QUIET_NODES, LOST_NODES = "node[1-4]", "node[5-8]"
+"""Two files of tests use the cluster at the same time; one takes nodes away from their jobs."""
 SOON = 30
 """Steps after which something happens to a run: behind a checkpoint, long before its end."""
 SESSION = "UNLABELED_TESTS_SESSION"
@@ -152,9 +156,12 @@ class SubmittedJob:
         return [line.partition(" ")[2] for line in lines]
 
 
-def submit(run: Path, *arguments: str, command: str = "pretrain") -> SubmittedJob:
+def submit(
+    run: Path, *arguments: str, command: str = "pretrain", exclude: str = LOST_NODES
+) -> SubmittedJob:
     """Submit a small run, as a person would."""
     where = [f"run.dir={run}"] if command == "pretrain" else []
+    where.append(f"launch.parameters={{exclude: '{exclude}'}}")
     choices = [*(SMALL if command == "pretrain" else []), *where, *arguments]
     done = unlabeled(command, *choices, "launch=slurm", cwd=run.parent)
     assert done.returncode == 0, done.stderr
