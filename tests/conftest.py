@@ -19,8 +19,9 @@ torch.set_num_threads(1)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Jobs on SLURM first: they wait more than they compute; a second process fills the gaps."""
-    items.sort(key=lambda item: item.get_closest_marker("slurm") is None)
+    """Long files first, those with jobs on SLURM before all: at the end no process idles."""
+    for name in ("slow", "slurm"):
+        items.sort(key=lambda item: item.get_closest_marker(name) is None)
 
 
 def pytest_collection_finish() -> None:
