@@ -216,6 +216,7 @@ def test_nothing_in_the_package_imports_scripts_or_tests() -> None:
     assert not problems, report(problems)
 
 
+@cache
 def declared() -> set[str]:
     """Distributions that setup.cfg requires, extras included."""
     options = configparser.ConfigParser(interpolation=None)

@@ -74,6 +74,7 @@ def test_lists_are_what_the_benchmark_chooses_and_reads(imagenet: Path, tmp_path
         assert found == {source.name(i): source.classes[source.labels[i]] for i in places}
 
 
+@pytest.mark.slow
 def test_the_same_seed_writes_the_same_files_whatever_the_order_on_disk(
     imagenet: Path, tmp_path: Path
 ) -> None:

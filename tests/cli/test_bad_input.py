@@ -65,6 +65,7 @@ def test_all_faults_of_a_command_line_are_said_at_once(
     assert list(tmp_path.iterdir()) == []  # nothing was started
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -162,6 +163,7 @@ def test_broken_images_below_the_share_are_replaced_and_named(
         assert log.count(f"skipped image {name}") == 1
 
 
+@pytest.mark.slow
 def test_run_directories_that_cannot_be_used(command: Command, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("in the way")
     for where, reason in {"file": "File exists", "file/run": "Not a directory"}.items():

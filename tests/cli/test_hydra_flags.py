@@ -102,6 +102,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_from_repeats_a_config_in_a_directory_of_its_own(run: Path) -> None:
     (again,) = launched("--from", str(run))
     before = build_config(PretrainConfig, RunDirectory(run).read_config())

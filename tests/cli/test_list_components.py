@@ -41,6 +41,7 @@ def test_an_unknown_kind_is_status_2(capsys: pytest.CaptureFixture[str]) -> None
     assert line.startswith("unlabeled: unknown kind 'los'. Did you mean 'loss'? Known: method, ")
 
 
+@pytest.mark.slow
 def test_a_terminal_gets_a_table_with_every_name() -> None:
     """Square brackets in a summary are text, not markup."""
     master, slave = pty.openpty()

@@ -25,6 +25,7 @@ def page(
     return kind, name, capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", kinds())
 def test_every_page_starts_with_the_name_and_ends_with_the_use(
     kind: str, capsys: pytest.CaptureFixture[str]

@@ -29,6 +29,7 @@ def recipe(method: str, short: str) -> PretrainConfig:
     return build_config(PretrainConfig, composed.data, composed.problems)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "short"), RECIPES)
 def test_a_pass_is_the_published_number_of_steps(method: str, short: str) -> None:
     config = recipe(method, short)

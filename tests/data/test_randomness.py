@@ -53,6 +53,7 @@ def test_every_word_of_the_key_matters() -> None:
     assert len(streams) == len(keys)
 
 
+@pytest.mark.slow
 def test_uniform_over_samples_and_independent_of_the_neighbour() -> None:
     draws = np.stack([uniforms(SampleKey(0, 0, sample), 0, 4) for sample in range(20_000)])
     assert draws.min() >= 0 and draws.max() < 1

@@ -63,6 +63,7 @@ def test_an_error_of_the_run_does_not_cost_the_checkpoint_in_flight(tmp_path: Pa
     assert names(trainer.run.checkpoints) == ["00000001", "last"]
 
 
+@pytest.mark.slow
 def test_a_disk_that_fills_up_behind_the_run_is_told_at_the_next_checkpoint(
     trainer: Trainer, writer: BackgroundWriter
 ) -> None:

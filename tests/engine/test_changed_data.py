@@ -101,6 +101,7 @@ def begun(case: Case, folder: Path) -> tuple[PretrainConfig, Path]:
     return config, saved(trainer, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 def test_only_what_has_not_changed_is_continued_unasked(
     case: Case, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -123,6 +124,7 @@ def test_only_what_has_not_changed_is_continued_unasked(
     assert continued.startswith("continuing from step 1")
 
 
+@pytest.mark.slow
 def test_a_checkpoint_that_does_not_say_what_it_was_trained_on_is_continued(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -41,6 +41,7 @@ def trainer(tmp_path: Path) -> Trainer:
     return tiny_trainer(tmp_path / "run", *FAST)
 
 
+@pytest.mark.slow
 def test_what_was_saved_comes_back(trainer: Trainer, tmp_path: Path) -> None:
     trainer.fit()
     end, slots = state_of(trainer), trainer.optimizer.state_dict()["state"]
@@ -272,6 +273,7 @@ def test_a_rank_that_cannot_write_makes_all_ranks_keep_the_last_good_one(tmp_pat
     checkpoint.load(folder / "00000001")
 
 
+@pytest.mark.slow
 def test_a_large_queue_that_does_not_fit_publishes_nothing(tmp_path: Path) -> None:
     """Rank 0's own file fails while the shared one, written after it, would have had room."""
     queue = ("method.queue_samples=120000", "method.queue_start_epoch=0")

@@ -122,6 +122,7 @@ def test_a_central_pass_is_every_image_once_as_evaluation_sees_it(tmp_path: Path
     torch.testing.assert_close(torch.cat([batch.views[0] for batch in batches]), expected)
 
 
+@pytest.mark.slow
 def test_what_is_renewed_has_no_past(tmp_path: Path) -> None:
     """The optimizer's slots of these parameters start again, and only theirs."""
     trainer = choosing(tmp_path, "max_steps=3")

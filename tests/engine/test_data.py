@@ -20,6 +20,7 @@ def content(batches: list[Batch]) -> list[object]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "settings",
     [

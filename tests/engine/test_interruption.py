@@ -75,6 +75,7 @@ def test_an_evaluation_is_finished_first(tmp_path: Path) -> None:
     assert "knn_top1" in epoch
 
 
+@pytest.mark.slow
 def test_a_signal_in_the_last_step_changes_nothing(tmp_path: Path) -> None:
     before = signal.getsignal(signal.SIGTERM)
     stopped_run(tmp_path, "step", STEPS, "SIGTERM")

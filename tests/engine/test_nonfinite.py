@@ -34,6 +34,7 @@ def divergence(trainer: Trainer) -> str:
     return str(caught.value)
 
 
+@pytest.mark.slow
 def test_the_run_stops_before_the_update_and_keeps_its_checkpoint(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, *DIVERGING)
     said = divergence(trainer)
@@ -48,6 +49,7 @@ def test_the_run_stops_before_the_update_and_keeps_its_checkpoint(tmp_path: Path
     assert all(map(math.isfinite, losses))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("accumulate", [1, 3])
 def test_the_samples_of_the_batch_are_named(accumulate: int, tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, *DIVERGING, f"accumulate_steps={accumulate}")
@@ -88,6 +90,7 @@ def test_one_bad_micro_batch_is_enough(bad: float, tmp_path: Path) -> None:
         check_finite(outputs_of(1.0, bad), [], run, 3)
 
 
+@pytest.mark.slow
 def test_weights_are_those_before_the_step(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, "method=simclr", "hooks.knn_probe=null")
     trainer.method.loss.register_forward_hook(lambda module, inputs, loss: loss * math.nan)

@@ -46,6 +46,7 @@ def test_every_method_trains_in_half_precision(method: str, precision: str, tmp_
         assert found[0] == pytest.approx(losses(tmp_path / "full")[0], rel=0.05)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_half_precision_is_really_used(precision: str, tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, f"precision={precision}", "max_steps=1")

@@ -89,6 +89,7 @@ def test_what_does_not_go_together_is_said_at_load(tmp_path: Path) -> None:
         tiny_config(tmp_path, FSDP, "compile=true")
 
 
+@pytest.mark.slow
 def test_one_process_has_nothing_to_divide(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, FSDP)
     assert not any(map(is_sharded, trainer.method.parameters()))

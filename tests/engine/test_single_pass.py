@@ -25,12 +25,14 @@ from unlabeled.methods.base import MethodOutput
 OFFLINE = ("deepcluster_v2", "sela_v2", "deepcluster", "deepercluster")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", OFFLINE)
 def test_methods_that_need_epochs_say_so_at_load(method: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=rf"samples: 48 of 48 .* method {method} learns from"):
         tiny_trainer(tmp_path, f"method={method}", "epochs=null", "samples=48")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_others_take_a_single_pass_and_all_take_more(method: str, tmp_path: Path) -> None:
     samples = 49 if method in OFFLINE else 48
@@ -101,6 +103,7 @@ def test_a_regnet_is_killed_in_the_middle_of_its_pass_and_resumes_bit_for_bit(
     assert (tmp_path / "alone" / "weights" / "backbone.safetensors").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("choices", "steps"),
     [
@@ -174,6 +177,7 @@ def test_a_single_pass_does_not_freeze_its_prototypes_to_its_end(tmp_path: Path)
         assert trainer.method.derived_numbers()["prototypes_frozen"] == f"{steps} steps"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("first", "told"), [(15, True), (3, True), (2, False)])
 def test_a_queue_that_would_never_be_filled_is_told(first: int, told: bool, tmp_path: Path) -> None:
     choices = ("method.queue_samples=24", f"method.queue_start_epoch={first}")

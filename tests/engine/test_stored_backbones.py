@@ -85,6 +85,7 @@ def test_a_run_that_goes_on_does_not_begin_again(other: Path, tmp_path: Path) ->
     assert len([r for r in RunDirectory(run).metrics() if r["phase"] == "train"]) == 2
 
 
+@pytest.mark.slow
 def test_what_does_not_fit_is_refused_whole(other: Path, tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, *SMALL, "backbone.stages=2")
     before = state_of(trainer)

@@ -46,6 +46,7 @@ def configured(run: Path, *arguments: str) -> PretrainConfig:
     return build_config(PretrainConfig, composed.data, composed.problems)
 
 
+@pytest.mark.slow
 def test_a_length_and_an_order_that_a_stream_can_have_are_asked_for(
     shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -58,6 +59,7 @@ def test_a_length_and_an_order_that_a_stream_can_have_are_asked_for(
     assert "sampler: shuffled jumps over the whole data set" in second
 
 
+@pytest.mark.slow
 def test_methods_that_need_epochs_or_labels_say_so(shards: Path, tmp_path: Path) -> None:
     for method, message in {
         "deepcluster_v2": "is a single pass, and method deepcluster_v2 learns from the epoch",
@@ -109,6 +111,7 @@ def test_two_ranks_that_are_killed_train_on_the_stream_as_if_they_had_not_been(
         assert len(set(images)) == len(images) == 40
 
 
+@pytest.mark.slow
 def test_a_run_reads_the_first_samples_of_the_stream_each_once_and_no_others(
     shards: Path, tmp_path: Path
 ) -> None:

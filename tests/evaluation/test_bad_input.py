@@ -77,6 +77,7 @@ def test_classes_that_differ(evaluate: Command, tmp_path: Path) -> None:
         assert "shows dog); a class must be in both splits" in said
 
 
+@pytest.mark.slow
 def test_more_neighbours_than_training_images(evaluate: Command, tmp_path: Path) -> None:
     pictures(tmp_path, train=["cat", "dog"], test=["cat", "dog"])
     status, said = evaluate("benchmark=knn")
@@ -135,6 +136,7 @@ def test_features_of_another_dimension(evaluate: Command, tmp_path: Path, benchm
     assert "backbone: gives features of shape" in said and "as its feature_dim of 192 says" in said
 
 
+@pytest.mark.slow
 def test_data_that_is_absent_or_incomplete(evaluate: Command, tmp_path: Path) -> None:
     status, said = evaluate("dataset.root=nowhere")
     assert status == 3 and "root: nowhere does not exist" in said

@@ -120,6 +120,7 @@ def test_rates_by_step_count_over_the_epochs() -> None:
     assert len(path) == Constant().epochs
 
 
+@pytest.mark.slow
 def test_full_batches_reach_the_optimum_of_logistic_regression() -> None:
     generator = torch.Generator().manual_seed(3)
     labels = torch.randint(0, 3, (150,), generator=generator)

@@ -82,6 +82,7 @@ def test_another_measurement_of_a_preset_does_not_replace_the_first(run: Path) -
     assert len(read_results(run / "results")) == len(other)
 
 
+@pytest.mark.slow
 def test_a_result_from_before_results_had_names_is_read_and_kept(run: Path) -> None:
     measured(run, "benchmark=linear_dino", *QUICK)
     path = run / "results" / "linear_dino.json"

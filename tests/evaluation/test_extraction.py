@@ -46,6 +46,7 @@ def on_folder(root: Path, out: Path, *overrides: str) -> FeatureStore:
     return FeatureStore(out)
 
 
+@pytest.mark.slow
 def test_the_rows_are_the_features_of_the_images_in_order(tmp_path: Path) -> None:
     config = extract_config(tmp_path / "out", *DRAWN, "layers=[layer3,output]", "split=test")
     extract_features(config, CPU)
@@ -131,6 +132,7 @@ def test_file_names_survive_whatever_is_in_them(tmp_path: Path) -> None:
         assert source.name(each.image) == each.file
 
 
+@pytest.mark.slow
 def test_broken_images_have_no_row(tmp_path: Path) -> None:
     names = [f"{kind}/{number:02}.png".encode() for kind in ("cat", "dog") for number in range(8)]
     for kind in ("cat", "dog"):

@@ -48,6 +48,7 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
     return {path.stem: json.loads(path.read_text()) for path in folder.glob("*.json")}
 
 
+@pytest.mark.slow
 def test_its_numbers_are_those_of_evaluate(
     run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -106,6 +107,7 @@ def test_anything_that_may_change_a_number_measures_again(
     assert results(tmp_path)["knn"]["identity"] != before["identity"]
 
 
+@pytest.mark.slow
 def test_a_part_that_fails_does_not_stop_the_others(run: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"1 not measured \(knn\); knn: .*99 neighbours"):
         run_suite(
@@ -149,6 +151,7 @@ def test_two_ranks_measure_what_one_does_and_know_what_is_measured(
     assert (tmp_path / "two" / "quick.txt").read_text().count("12.34") == 2
 
 
+@pytest.mark.slow
 def test_results_belong_to_the_run_or_to_the_weights(run: Path, tmp_path: Path) -> None:
     assert results_folder(suite(run, None)) == run / "results"
     assert results_folder(suite(run / "checkpoints" / "last", None)) == run / "results"

@@ -63,6 +63,7 @@ def test_steps_are_silent_until_the_time_is_over(
     assert [line.split()[0] for line in told] == ["epoch", "epoch"]
 
 
+@pytest.mark.slow
 def test_the_time_left_counts_from_where_this_process_started(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:

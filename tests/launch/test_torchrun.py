@@ -73,6 +73,7 @@ def test_another_number_of_processes_is_refused(monkeypatch: pytest.MonkeyPatch)
         build_config(Torchrun.Config, {"processes": 2})
 
 
+@pytest.mark.slow
 def test_the_batch_must_divide_among_its_processes(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

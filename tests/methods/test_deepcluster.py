@@ -231,6 +231,7 @@ def test_power_iteration_is_the_other_clustering_by_one_word(tmp_path: Path) -> 
     assert (labels == -100).sum() == start["unlabelled_rows"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("choice", "message"),
     [

@@ -171,6 +171,7 @@ def test_one_cluster_in_each_leaves_the_rotations() -> None:
     assert output.loss.item() == pytest.approx(expected.item(), rel=1e-6)
 
 
+@pytest.mark.slow
 def test_every_batch_has_as_many_images_of_every_super_class() -> None:
     method = begun()
     order = method.epoch_order(at(0))

@@ -288,6 +288,7 @@ def test_timm_s_resnet_takes_them(original: State) -> None:
     assert_same(state, {k: v for k, v in with_classifier.items() if not k.startswith("fc.")})
 
 
+@pytest.mark.slow
 def test_counters_that_a_file_lacks_are_zero(original: State) -> None:
     lacking = {
         name: tensor
@@ -302,6 +303,7 @@ def test_counters_that_a_file_lacks_are_zero(original: State) -> None:
     assert_same({name: state[name] for name in lacking}, lacking)
 
 
+@pytest.mark.slow
 def test_a_part_of_the_weights_is_not_loaded(original: State) -> None:
     half = {k: v for k, v in moco(original)["state_dict"].items() if "layer4" not in k}
     backbone = resnet50()
@@ -315,6 +317,7 @@ def test_a_part_of_the_weights_is_not_loaded(original: State) -> None:
     assert_same(dict(backbone.state_dict()), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content", [{"epoch": 3, "model": "none"}, {"a.weight": torch.ones(3)}, {}]
 )

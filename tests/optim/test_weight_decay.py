@@ -83,6 +83,7 @@ def test_a_run_follows_it_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert [r["weight_decay"] for r in records] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_without_a_final_one_nothing_is_scheduled_or_logged(tmp_path: Path) -> None:
     trainer = tiny_trainer(tmp_path, "optimizer.weight_decay=0.1")
     assert set(trainer.set_rates()) == {"lr"}

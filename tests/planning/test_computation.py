@@ -55,6 +55,7 @@ def test_the_count_is_fvcore_s(name: str, changes: dict[str, Any], side: int) ->
     assert multiply_adds_by_size(same, (ViewSpec(side, "global"),)) == {side: expected}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "giga"),
     [("regnety_16gf", 16), ("regnety_32gf", 32), ("regnety_64gf", 64), ("resnet50", 4.1)],

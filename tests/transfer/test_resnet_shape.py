@@ -13,6 +13,7 @@ from unlabeled.models.backbones.resnext import ResNeXt
 from unlabeled.transfer.resnet_shape import resnet_of, shape_of
 
 
+@pytest.mark.slow
 def test_shapes_are_read_from_the_layers() -> None:
     for depth, bottleneck in ((18, False), (34, False), (50, True), (101, True)):
         shape = shape_of(ResNet(ResNet.Config(depth=depth, width=0.125)))

@@ -108,6 +108,7 @@ def large(option: str) -> tuple[Image.Image, bytes]:
     return image, encode(image, "JPEG", quality=95, **{option: True})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("at_least", "shrink"),
     [(None, 1), (2000, 1), (553, 1), (552, 2), (277, 2), (276, 4), (139, 4), (138, 8), (1, 8)],

@@ -84,6 +84,7 @@ def test_every_side_between_the_limits_is_cut(monkeypatch: pytest.MonkeyPatch) -
     assert set(means.tolist()) <= set(range(4, 8)) and len(set(means.tolist())) > 1
 
 
+@pytest.mark.slow
 def test_building_is_fast() -> None:
     started = time.process_time()
     PhotoPatches(PhotoPatches.Config(), split="train")

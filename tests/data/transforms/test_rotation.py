@@ -61,6 +61,7 @@ def test_angles_are_distributed_as_in_torchvision() -> None:
     assert ks_2samp(ours, theirs).pvalue > 1e-3
 
 
+@pytest.mark.slow
 def test_quarter_turns_are_equally_likely() -> None:
     operation = build(quarter_turns=True)
     corner = Image.fromarray(np.pad(np.full((1, 1, 3), 255, np.uint8), ((0, 2), (0, 2), (0, 0))))

@@ -69,6 +69,7 @@ def test_impossible_configs_are_named(fields: dict[str, object], message: str) -
         build_config(Detection.Config, {"root": "somewhere", **fields})
 
 
+@pytest.mark.slow
 def test_presets_have_the_constants_of_their_sources() -> None:
     """MoCo's Detectron2 configs with SwAV's override, and Detectron2's 1x and 2x schedules."""
     voc = config("benchmark.root=x", "weights=random").benchmark.fields

@@ -87,6 +87,7 @@ def test_its_own_view_is_tested_and_gives_the_size_that_is_trained_on() -> None:
         sizes.clear()
 
 
+@pytest.mark.slow
 def test_last_and_best_are_of_one_epoch_each() -> None:
     benchmark = Finetune(config(epochs=8, lr=0.2, head_lr=1.0, decay_epochs=[]))
     noisy = probe(spread=150, classes=8)
@@ -106,6 +107,7 @@ def test_last_and_best_are_of_one_epoch_each() -> None:
     assert benchmark.run(noisy) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_the_test_split_reaches_no_weight() -> None:
     benchmark = Finetune(config(subset=LabelledSubset(fraction=0.5)))
     measured = probe(spread=60)

@@ -226,6 +226,7 @@ CROPS = [
 ]
 
 
+@pytest.mark.slow
 def test_test_views_are_averaged_after_the_last_epoch() -> None:
     settings = config(augment=False, test_views=CROPS)
     benchmark, measured = LinearLayers(settings), probe(spread=150, classes=8)

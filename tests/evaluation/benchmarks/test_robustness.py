@@ -177,6 +177,7 @@ def test_what_is_no_classification_is_refused() -> None:
         Robustness(config()).run(unlabelled)
 
 
+@pytest.mark.slow
 def test_the_inner_benchmark_is_chosen_like_any_other(tmp_path: Path) -> None:
     overrides = ["weights=random", "dataset=digits", "benchmark=robustness"]
     composed = compose_config("evaluate", overrides)

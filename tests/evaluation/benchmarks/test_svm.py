@@ -45,6 +45,7 @@ def several_labels(source: Pixels, undecided: tuple[tuple[int, int], ...] = ()) 
     return table
 
 
+@pytest.mark.slow
 def test_equals_machines_fitted_one_by_one() -> None:
     """The cost of every class by its own loop; scores by scikit-learn alone."""
     probe = blob_probe()
@@ -94,6 +95,7 @@ def test_metrics_lie_between_chance_and_certainty() -> None:
     assert "3-fold" in SVM(FEW).protocol and "arXiv:1905.01235" in SVM(FEW).protocol
 
 
+@pytest.mark.slow
 def test_one_label_is_a_table_with_one_class_in_each_row() -> None:
     alone, table = blob_probe(), blob_probe()
     assert isinstance(table.train, Pixels) and isinstance(table.test, Pixels)
@@ -142,6 +144,7 @@ def _one_class(probe: Probe, number: int) -> float:
     return SVM(FEW).run(replace(probe, test=only, cache={}))["map"]
 
 
+@pytest.mark.slow
 def test_no_test_label_has_a_part_in_the_scores() -> None:
     probe = blob_probe()
     scores = SVM(FEW).scores(probe)
@@ -189,6 +192,7 @@ def test_too_few_images_for_the_folds_are_named() -> None:
     assert SVM(replace(FEW, folds=2)).run(few)["map"] > 0
 
 
+@pytest.mark.slow
 def test_a_layer_and_a_view_of_its_own_are_measured_as_if_they_were_the_backbones() -> None:
     """VISSL classifies pooled maps of squashed images."""
     with torch.random.fork_rng(devices=[]):

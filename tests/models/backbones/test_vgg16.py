@@ -30,6 +30,7 @@ def test_convolutions_are_torchvision_s_by_name_and_shape() -> None:
     assert sum(p.numel() for p in ours.parameters()) == 134_268_992
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("train", [False, True])
 def test_maps_are_torchvision_s_with_the_same_weights(train: bool) -> None:
     ours = vgg16(hidden_dim=0, grid=1).train(train)

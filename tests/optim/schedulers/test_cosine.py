@@ -45,6 +45,7 @@ def test_equals_the_official_array_at_batch_4096_bit_for_bit(fields: dict[str, A
     assert (rate(0), rate(3119), rate(3120)) == (0.3, 4.8, 4.8)
 
 
+@pytest.mark.slow
 def test_equals_the_official_array_at_batch_256() -> None:
     golden = np.load(DATA / "swav_schedule.npz")
     rate, total = official(golden["bs256_200ep_settings_L_E_base_final_warmup_start"])
