@@ -18,7 +18,6 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-import re
 import sys
 import tempfile
 import time
@@ -32,6 +31,7 @@ sys.path[:0] = [str(ROOT / "platform"), str(ROOT / "dev")]
 
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from readme_table import replace_table  # noqa: E402
 from torch import Tensor  # noqa: E402
 
 from unlabeled.config.check import build_config  # noqa: E402
@@ -199,13 +199,6 @@ def row(name: str, size: float, first: float, times: Times) -> str:
     )
 
 
-def write_readme(text: str) -> None:
-    """Replace what stands between the markers."""
-    readme = ROOT / "README.md"
-    marked = re.compile(r"(<!-- bench_checkpoint -->\n).*?(<!-- /bench_checkpoint -->)", re.DOTALL)
-    readme.write_text(marked.sub(lambda m: m[1] + text + "\n" + m[2], readme.read_text()))
-
-
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
@@ -228,7 +221,7 @@ def main() -> None:
     )
     print(text)
     if arguments.readme:
-        write_readme(text)
+        replace_table("bench_checkpoint", text)
 
 
 if __name__ == "__main__":

@@ -33,6 +33,7 @@ import torchvision.transforms as v1  # noqa: E402
 from bench_loaders import loader_table  # noqa: E402
 from photographs import jpegs  # noqa: E402
 from PIL import Image, ImageFilter  # noqa: E402
+from readme_table import replace_table  # noqa: E402
 from torchvision import io as tv_io  # noqa: E402
 from torchvision.transforms import v2  # noqa: E402
 
@@ -277,7 +278,7 @@ def main() -> None:
     )
     print("\n\n".join(texts))
     if arguments.readme:
-        write_readme("\n\n".join(texts))
+        replace_table("bench_input", "\n\n".join(texts))
 
 
 def _processor() -> str:
@@ -287,16 +288,6 @@ def _processor() -> str:
         if line.startswith("model name")
     ]
     return names[0] if names else platform.machine()
-
-
-def write_readme(text: str) -> None:
-    """Replace what stands between the markers."""
-    readme = ROOT / "README.md"
-    before, start, rest = readme.read_text().partition("<!-- bench_input -->\n")
-    _, end, after = rest.partition("<!-- /bench_input -->")
-    if not (start and end):
-        raise SystemExit("README.md has no <!-- bench_input --> markers")
-    readme.write_text(f"{before}{start}{text}\n{end}{after}")
 
 
 if __name__ == "__main__":

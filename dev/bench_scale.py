@@ -1,6 +1,7 @@
 """Nothing in the input grows with the size of the data set: an index of 10^4 and of 10^9 entries.
 
     python dev/bench_scale.py                          # all tables, printed
+    python dev/bench_scale.py --readme                 # and put into README.md
     python dev/bench_scale.py --entries 10000 10000000 --folder /scratch
 
 The large index is a sparse file: it has its full length, and real records wherever the measured
@@ -28,6 +29,7 @@ import argparse
 import json
 import math
 import os
+import platform
 import resource
 import shutil
 import statistics
@@ -45,6 +47,7 @@ sys.path[:0] = [str(ROOT / "platform"), str(ROOT / "dev")]
 
 import numpy as np  # noqa: E402
 from photographs import jpegs  # noqa: E402
+from readme_table import replace_table  # noqa: E402
 
 from unlabeled.data.index.building import build  # noqa: E402
 from unlabeled.data.index.inputs import plan  # noqa: E402
@@ -183,7 +186,7 @@ def measure_index(folder: Path) -> dict[str, float]:
     }
 
 
-def index_table(work: Path, sizes: list[int]) -> None:
+def index_table(work: Path, sizes: list[int]) -> list[str]:
     """Make, measure and remove an index of each size."""
     rows = {}
     for size in sizes:
@@ -195,10 +198,11 @@ def index_table(work: Path, sizes: list[int]) -> None:
         found = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         rows[size] = {"GB long": apparent, "MB on disk": on_disk} | json.loads(found)
         shutil.rmtree(folder)
-    print("| | " + " | ".join(f"{size:.0e} entries" for size in sizes) + " |")
-    print("| --- |" + " ---: |" * len(sizes))
+    lines = ["| | " + " | ".join(f"{size:.0e} entries" for size in sizes) + " |"]
+    lines.append("| --- |" + " ---: |" * len(sizes))
     for key in rows[sizes[0]]:
-        print(f"| {key} | " + " | ".join(f"{rows[size][key]:.3g}" for size in sizes) + " |")
+        lines.append(f"| {key} | " + " | ".join(f"{rows[size][key]:.3g}" for size in sizes) + " |")
+    return lines
 
 
 def deviations_of_chance(size: int, count: int) -> dict[str, float]:
@@ -221,7 +225,7 @@ def deviations_of_chance(size: int, count: int) -> dict[str, float]:
     return found
 
 
-def permutation_table() -> None:
+def permutation_table() -> list[str]:
     """Whether the order is a permutation, and how random it looks."""
     powers = [(1 << power) + more for power in range(9, 20) for more in (-1, 0, 1)]
     sizes = [*range(1, 301), *powers, 1009, 99_991, 524_287, 999_983, 10**6]
@@ -233,14 +237,18 @@ def permutation_table() -> None:
     places = np.random.default_rng(0).integers(0, 10**9, 10**6)
     order = Permutation(10**9, 0)
     assert np.array_equal(order.inverse(order(places)), places)
-    print(f"{len(sizes)} sizes to 10^6 are permutations; 10^6 places of 10^9 are found again\n")
-    print("| standard deviations from chance | N = 10^6, all | N = 10^9, 10^6 of them |")
-    print("| --- | ---: | ---: |")
+    lines = [
+        f"{len(sizes)} sizes to 10^6 are permutations; 10^6 places of 10^9 are found again.",
+        "",
+        "| standard deviations from chance | N = 10^6, all | N = 10^9, 10^6 of them |",
+        "| --- | ---: | ---: |",
+    ]
     whole, part = deviations_of_chance(10**6, 10**6), deviations_of_chance(10**9, 10**6)
     for name in whole:
         # All of a permutation fills every bin equally, by its nature.
         first = "-" if name.startswith("chi") else f"{whole[name]:+.2f}"
-        print(f"| {name} | {first} | {part[name]:+.2f} |")
+        lines.append(f"| {name} | {first} | {part[name]:+.2f} |")
+    return lines
 
 
 def make_images(work: Path, count: int) -> dict[str, Path]:
@@ -291,7 +299,7 @@ def serve(roots: dict[str, Path], share: int, pipe: Connection) -> None:
         pipe.send(reader.seconds(*asked))
 
 
-def reading_table(work: Path, count: int) -> None:
+def reading_table(work: Path, count: int) -> list[str]:
     """Images a second, as files and as members of shards."""
     roots = make_images(work, count)
     context = get_context("spawn")
@@ -313,13 +321,16 @@ def reading_table(work: Path, count: int) -> None:
     for pipe, process in zip(pipes, processes, strict=True):
         pipe.send(None)
         process.join()
-    print("| images a second, 2 processes | files | shards | shards / files |")
-    print("| --- | ---: | ---: | ---: |")
+    lines = [
+        f"| images a second, {PROCESSES} processes | files | shards | shards / files |",
+        "| --- | ---: | ---: | ---: |",
+    ]
     for decode, what in ((False, "read"), (True, "read and decoded")):
         files, shards = rates["files", decode], rates["shards", decode]
         ratio = statistics.median(s / f for s, f in zip(shards, files, strict=True))
         medians = f"{statistics.median(files):,.0f} | {statistics.median(shards):,.0f}"
-        print(f"| {what} | {medians} | {ratio:.2f} |")
+        lines.append(f"| {what} | {medians} | {ratio:.2f} |")
+    return lines
 
 
 def parsed() -> argparse.Namespace:
@@ -330,6 +341,7 @@ def parsed() -> argparse.Namespace:
     parser.add_argument("--entries", type=int, nargs="+", default=[10**4, 10**9])
     parser.add_argument("--images", type=int, default=1000, help="of 100 KB, to read (1000)")
     parser.add_argument("--folder", type=Path, help="where to write; default: the temporary one")
+    parser.add_argument("--readme", action="store_true", help="put the tables into README.md")
     parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if min(given.entries) < LOOK_UPS:
@@ -344,11 +356,17 @@ def main() -> None:
         print(json.dumps(measure_index(given.measure)))
         return
     with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-        index_table(Path(folder), given.entries)
-        print()
-        permutation_table()
-        print()
-        reading_table(Path(folder), given.images)
+        tables = [
+            index_table(Path(folder), given.entries),
+            permutation_table(),
+            reading_table(Path(folder), given.images),
+        ]
+    cores, version = len(os.sched_getaffinity(0)), platform.python_version()
+    where = f"Measured by `python dev/bench_scale.py` on {cores} CPU cores, Python {version}."
+    text = "\n\n".join("\n".join(lines) for lines in [*tables, [where]])
+    print(text)
+    if given.readme:
+        replace_table("bench_scale", text)
 
 
 if __name__ == "__main__":

@@ -29,6 +29,7 @@ sys.path[:0] = [str(ROOT / "platform"), str(ROOT / "dev")]
 import link_times  # noqa: E402
 import numpy as np  # noqa: E402
 import torch  # noqa: E402
+from readme_table import replace_table  # noqa: E402
 
 from unlabeled.config.check import build_config  # noqa: E402
 from unlabeled.config.compose import compose_config  # noqa: E402
@@ -220,17 +221,7 @@ def main() -> None:
     print("\n\n".join([*texts, *wide, conclusion]))
     if arguments.readme:
         short = link_times.table(recipe, per_gpu=PER_GPU, columns=(8, 64, 512))
-        write_readme("\n\n".join([*texts, short, conclusion]))
-
-
-def write_readme(text: str) -> None:
-    """Replace what stands between the markers."""
-    readme = ROOT / "README.md"
-    before, start, rest = readme.read_text().partition("<!-- bench_scaling -->\n")
-    _, end, after = rest.partition("<!-- /bench_scaling -->")
-    if not (start and end):
-        raise SystemExit("README.md has no <!-- bench_scaling --> markers")
-    readme.write_text(f"{before}{start}{text}\n{end}{after}")
+        replace_table("bench_scaling", "\n\n".join([*texts, short, conclusion]))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "platform"))
+sys.path[:0] = [str(ROOT / "platform"), str(ROOT / "dev")]
+
+from readme_table import replace_table  # noqa: E402
 
 from unlabeled.registry import names  # noqa: E402
 
@@ -140,9 +142,7 @@ def main() -> None:
     text = f"{table(found)}\n\nMeasured by `python dev/compare_methods.py` on {where}, {seeds}."
     print(text)
     if arguments.readme:
-        readme = ROOT / "README.md"
-        marked = re.compile(r"(<!-- table:methods -->\n).*?(<!-- /table -->)", re.DOTALL)
-        readme.write_text(marked.sub(lambda m: m[1] + text + "\n" + m[2], readme.read_text()))
+        replace_table("compare_methods", text)
 
 
 if __name__ == "__main__":
