@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from tests_support.command import TINY, unlabeled
 from unlabeled.config.studies import load_study, studies
+from unlabeled.data.sources.photo_patches import PICTURES, PhotoPatches
 from unlabeled.errors import ConfigError
 from unlabeled.studies.study import Plan, check
 
@@ -24,6 +26,20 @@ def test_every_row_of_every_scale_is_a_run(name: str, tmp_path: Path) -> None:
         check(Plan(study, scale, [0], tmp_path, root))
         commands = [tuple(study.overrides(label, scale)) for label in study.rows]
         assert len(set(commands)) == len(commands)
+
+
+def test_no_tiny_row_has_more_prototypes_than_there_are_patches() -> None:
+    """A run finds that out only when it has its data, here in the fifth row of a table."""
+    patches = len(PICTURES) * PhotoPatches.Config().train_per_picture
+    asked = {
+        (name, label): int(number)
+        for name in studies()
+        for label in load_study(name).rows
+        for override in load_study(name).overrides(label, "tiny")
+        for number in re.findall(r"^head\.num_prototypes=\[(\d+)\]$", override)
+    }
+    assert len(asked) >= 6
+    assert {row: number for row, number in asked.items() if number > patches} == {}
 
 
 def write_study(folder: Path, rows: str) -> Path:
