@@ -223,9 +223,9 @@ def test_a_job_of_submitits_local_cluster_is_cancelled_whole(tmp_path: Path) -> 
             assert submission.wait(timeout=100) == 0
         second = only(tmp_path)["job"]
         assert second != first
-        wait_for(lambda: train_records(run), "a step")
+        # Steps alone would not do: the first job may have trained before it was cancelled.
+        wait_for(lambda: only(tmp_path)["state"] == "running" and train_records(run), "a step")
         family |= family_of(second)
-        assert only(tmp_path)["state"] == "running"
         cancelled = unlabeled("jobs", "cancel", "one", cwd=tmp_path)
         assert cancelled.returncode == 0, cancelled.stderr
         wait_for(lambda: not any(map(process_identity, family)), "all processes to end", 30)

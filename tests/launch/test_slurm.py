@@ -134,7 +134,7 @@ def test_a_job_on_this_machine_is_started_again_at_the_end_of_its_time(tmp_path:
     alone = unlabeled(*common, f"run.dir={tmp_path}/alone", "launch.processes=2", cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
     job = ["launch=slurm", "launch.cluster=local", "launch.tasks_per_node=2", "launch.minutes=1"]
-    longer_than_that = "name: slow_steps, steps: 35, seconds: 1.5"
+    longer_than_that = "name: slow_steps, steps: 10, seconds: 5"
     slow = ["plugins=[tests_support.slow_hook]", f"+hooks.slow={{{longer_than_that}}}"]
     run = tmp_path / "run"
     grace = "launch.signal_seconds=15"

@@ -184,7 +184,7 @@ def test_a_suite_goes_on_behind_what_it_has_measured(tmp_path: Path, alone: Path
         "launch.nodes=2",
         "launch.max_restarts=0",
         "threads=1",
-        "suite.parts.linear.benchmark.epochs=2500",
+        "suite.parts.linear.benchmark.epochs=500",
         command="suite",
     )
     until(lambda: (results / "knn.json").exists(), 120, f"k-NN\n{job.output()}")

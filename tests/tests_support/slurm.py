@@ -17,8 +17,6 @@ from tests_support.command import ROOT, unlabeled
 SCRIPT = ROOT / "dev" / "slurm_cluster.sh"
 SMALL = [
     "dataset=photo_patches",
-    "dataset.train_per_picture=40",
-    "dataset.test_per_picture=10",
     "method=swav",
     "batch_size=40",
     "backbone.width=0.125",
