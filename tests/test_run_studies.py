@@ -38,4 +38,3 @@ def test_what_was_run_before_is_one_line_of_the_table(
     assert cells[1:3] == [study.title, str(len(study.rows))]
     (said,) = [each for each in table.splitlines() if each.startswith("knn: ")]
     assert cells[3] == said.removeprefix("knn: ").split(" pairs")[0]
-    assert cells[5] == "8"
