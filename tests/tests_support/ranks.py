@@ -1,9 +1,10 @@
 """Runs a test function in several processes that form a real gloo group.
 
 The processes are started once (importing torch takes seconds) and serve every later call of the
-test session; each call gets a process group of its own. A call that fails or hangs costs its
-processes, so that nothing of it reaches the next one. A process has one rank for life, as in any
-real run: DTensor keeps device meshes between calls, and with them the place of the process in them.
+test session; each call gets a process group of its own. The first ones are forks of the session
+itself, which has imported everything. A call that fails or hangs costs its processes, so that
+nothing of it reaches the next one. A process has one rank for life, as in any real run: DTensor
+keeps device meshes between calls, and with them the place of the process in them.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
+from multiprocessing.context import ForkContext, ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -30,10 +32,11 @@ import torch
 import torch.distributed as dist
 
 DONE, FAILED, RELEASE = b"d", b"f", b"r"
+FORKED_EARLY = 4
 _pool: dict[int, _Worker] = {}
 """By rank."""
-START = multiprocessing.get_context("forkserver")
-START.set_forkserver_preload(["torch", "torch._dynamo", "torchvision"])  # imported once for all
+LATER = multiprocessing.get_context("forkserver")
+LATER.set_forkserver_preload(["torch", "torch._dynamo", "torchvision"])  # imported once for all
 
 
 @dataclass(frozen=True)
@@ -116,12 +119,29 @@ def _workers(count: int) -> list[_Worker]:
     _discard([rank for rank, worker in _pool.items() if not worker.process.is_alive()])
     for rank in range(count):
         if rank not in _pool:
-            pipe, theirs = START.Pipe()
-            process = START.Process(target=_serve, args=(theirs,))
-            process.start()
-            theirs.close()  # so that a dead worker reads as end of file here
-            _pool[rank] = _Worker(process, pipe)
+            _pool[rank] = _start(LATER, [])
     return [_pool[rank] for rank in range(count)]
+
+
+def fork_early() -> None:
+    """Start the first ranks as forks of this process, which takes no time.
+
+    To be called before its first backward pass: autograd does not work in forks of one that had it.
+    """
+    for rank in range(FORKED_EARLY):
+        _pool[rank] = _start(
+            multiprocessing.get_context("fork"), [worker.pipe for worker in _pool.values()]
+        )
+
+
+def _start(how: ForkContext | ForkServerContext, inherited: list[Connection]) -> _Worker:
+    """A process that waits for jobs; a fork holds the ends of pipes that only this process may."""
+    pipe, theirs = how.Pipe()
+    unwanted = [*inherited, pipe] if isinstance(how, ForkContext) else []
+    process = how.Process(target=_serve, args=(theirs, unwanted))
+    process.start()
+    theirs.close()  # so that a dead worker reads as end of file here
+    return _Worker(process, pipe)
 
 
 def _discard(ranks: Iterable[int]) -> None:
@@ -172,8 +192,10 @@ def _stack(folder: str, rank: int) -> str:
     return f"rank {rank} was at:\n{text or 'an unknown place: it had not started'}"
 
 
-def _serve(pipe: Connection) -> None:
-    """A worker's life: jobs until the parent closes the pipe."""
+def _serve(pipe: Connection, unwanted: list[Connection]) -> None:
+    """A worker's life: jobs until the parent closes the pipe, of which nobody else has its end."""
+    for each in unwanted:
+        each.close()
     torch.set_num_threads(1)
     while True:
         try:
