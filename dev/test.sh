@@ -2,7 +2,7 @@
 # What a change must pass.
 #
 #   bash dev/test.sh                    format, lint, types, every test
-#   bash dev/test.sh quick              the tests not marked slow: two minutes
+#   bash dev/test.sh quick              the tests not marked slow: under 90 seconds
 #   bash dev/test.sh tests/losses -x    these tests; arguments go to pytest
 #
 # Everything runs even if something before it failed; the exit status is that of the first failure,

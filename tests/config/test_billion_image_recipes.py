@@ -46,6 +46,7 @@ def test_a_pass_is_the_published_number_of_steps(method: str, short: str) -> Non
     assert 64 * 8 % (config.sync_batch_norm.group_size or 1) == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "short"), RECIPES)
 def test_the_head_is_seer_s(method: str, short: str) -> None:
     config = recipe(method, short)
@@ -70,6 +71,7 @@ def test_the_head_is_seer_s(method: str, short: str) -> None:
         assert config.method.fields.freeze_prototypes_steps == 313
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "short"), RECIPES)
 def test_views_are_those_of_the_large_models(method: str, short: str) -> None:
     crops = recipe(method, short).transform.fields.crops
@@ -77,6 +79,7 @@ def test_views_are_those_of_the_large_models(method: str, short: str) -> None:
     assert found == [(2, 160, (0.14, 1.0)), (4, 96, (0.05, 0.14))]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("method", "short"), RECIPES)
 def test_what_does_not_fit_one_gpu_is_divided_and_computed_again(method: str, short: str) -> None:
     config = recipe(method, short)
@@ -87,6 +90,7 @@ def test_what_does_not_fit_one_gpu_is_divided_and_computed_again(method: str, sh
     assert config.optimizer.name == "larc"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("short", BACKBONES)
 def test_the_two_methods_see_the_same(short: str) -> None:
     swav, simclr = recipe("swav", short), recipe("simclr", short)

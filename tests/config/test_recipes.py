@@ -54,6 +54,7 @@ def test_recipe_composes_and_says_where_it_comes_from(name: str) -> None:
     assert f"experiment={name} " in "".join(header)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "epochs", "batch", "lr", "start", "prototypes", "hidden", "queue", "freeze", "crops"),
     [
@@ -101,6 +102,7 @@ def first_rates(config: PretrainConfig) -> list[float]:
     return [schedule(step) for step in range(15 * lengths.steps_per_epoch)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith(("deepcluster_v2", "sela"))])
 def test_offline_recipes_have_three_heads_in_full_precision(name: str) -> None:
     config = recipe(name)
@@ -108,6 +110,7 @@ def test_offline_recipes_have_three_heads_in_full_precision(name: str) -> None:
     assert config.precision == "fp32"
 
 
+@pytest.mark.slow
 def test_deepercluster_numbers() -> None:
     config = recipe("deepercluster/vgg16_100ep")
     head, assigner = config.head.fields, config.assigner.fields
@@ -120,6 +123,7 @@ def test_deepercluster_numbers() -> None:
     assert config.sharding == "fsdp" and config.sync_batch_norm.group_size is None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith("simclr")])
 def test_simclr_recipes(name: str) -> None:
     config = recipe(name)
@@ -129,6 +133,7 @@ def test_simclr_recipes(name: str) -> None:
     assert first_rates(config)[0] == pytest.approx(0.6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epochs", "momentum"), [(300, 0.99), (1000, 0.996)])
 def test_byol_recipes(epochs: int, momentum: float) -> None:
     config = recipe(f"byol/r50_{epochs}ep")
@@ -147,6 +152,7 @@ def test_byol_recipes(epochs: int, momentum: float) -> None:
     assert blurs == [[("gaussian_blur", 1.0)], [("gaussian_blur", 0.1), ("solarize", 0.2)]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epochs", [200, 800])
 def test_moco_v2_recipes(epochs: int) -> None:
     config = recipe(f"moco_v2/r50_{epochs}ep")
@@ -159,6 +165,7 @@ def test_moco_v2_recipes(epochs: int) -> None:
     assert config.optimizer.fields.weight_decay == 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "peak", "temperature", "norm_last_layer", "clip", "scales", "local_crops"),
     [
@@ -208,6 +215,7 @@ def test_dino_numbers(
     assert max(rates) == pytest.approx(peak)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [n for n in RECIPES if n.startswith("deepcluster/")])
 def test_deepcluster_recipes(name: str) -> None:
     """The official main.sh: constant rate, weight decay 10^-5, no momentum for the classifier."""
@@ -227,6 +235,7 @@ def test_deepcluster_recipes(name: str) -> None:
         assert (config.head.fields.outputs, config.assigner.fields.iterations) == (10000, 20)
 
 
+@pytest.mark.slow
 def test_rotnet_recipes() -> None:
     alexnet, resnet = recipe("rotnet/alexnet_50ep"), recipe("rotnet/r50_105ep")
     for config, milestones in ((alexnet, {0: 1e-2, 15: 1e-3, 30: 1e-4, 45: 1e-5}), (resnet, None)):

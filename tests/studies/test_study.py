@@ -28,6 +28,7 @@ def test_every_row_of_every_scale_is_a_run(name: str, tmp_path: Path) -> None:
         assert len(set(commands)) == len(commands)
 
 
+@pytest.mark.slow
 def test_no_tiny_row_has_more_prototypes_than_there_are_patches() -> None:
     """A run finds that out only when it has its data, here in the fifth row of a table."""
     patches = len(PICTURES) * PhotoPatches.Config().train_per_picture

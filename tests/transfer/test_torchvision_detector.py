@@ -30,6 +30,7 @@ def detector(backbone: ResNet, **changes: Any) -> RCNN:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["BN", "FrozenBN"])
 @pytest.mark.parametrize("depth", [18, 50])
 @torch.no_grad()
@@ -46,6 +47,7 @@ def test_the_same_picture_has_the_same_four_stages(depth: int, norm: str) -> Non
         torch.testing.assert_close(theirs[str(stage)], x, rtol=0, atol=1e-5 * scale)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["faster_rcnn_fpn", "mask_rcnn_fpn"])
 def test_a_resnet_50_at_full_width_becomes_torchvisions_own_model(kind: str) -> None:
     """So its published weights would load."""

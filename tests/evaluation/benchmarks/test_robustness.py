@@ -109,6 +109,7 @@ def test_training_images_are_encoded_once_and_clean() -> None:
     assert images[:96].equal(clean)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["linear", "finetune"])
 def test_it_trains_once_and_tests_many_times(name: str) -> None:
     seen = {"training": 0, "all": 0}
@@ -127,6 +128,7 @@ def test_it_trains_once_and_tests_many_times(name: str) -> None:
     assert seen["training"] == (3 * 96 if name == "finetune" else 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", INNER)
 def test_no_test_image_or_label_reaches_a_classifier(name: str) -> None:
     """Trained beside a poisoned test split, it finds in the clean one what it always finds."""

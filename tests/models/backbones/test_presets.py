@@ -80,6 +80,7 @@ def resnet_parameters(depth: int, width: float = 1, groups: int = 1, per_group: 
     return total
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", REGNETS)
 def test_regnets_are_the_official_ones(name: str) -> None:
     official = REGNETS[name]
@@ -112,6 +113,7 @@ def test_the_largest_have_the_published_widths(name: str, widths: list[int], mil
     assert all(a < b for a, b in pairwise(widths))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "millions"),
     [("resnet50", 24), ("resnet50w2", 94), ("resnet50w4", 375), ("resnet50w5", 586)],
@@ -123,6 +125,7 @@ def test_resnets_of_every_width(name: str, millions: int) -> None:
     assert round(counted(network) / 1e6) == millions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "published"),
     [

@@ -21,7 +21,9 @@ def resnet(**fields: Any) -> ResNet:
     return ResNet(build_config(ResNet.Config, fields))
 
 
-@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+@pytest.mark.parametrize(
+    "depth", [18, 34, 50, *(pytest.param(depth, marks=pytest.mark.slow) for depth in (101, 152))]
+)
 def test_names_and_shapes_are_torchvision_s_but_for_fc(depth: int) -> None:
     with torch.device("meta"):
         ours = resnet(depth=depth)

@@ -46,6 +46,7 @@ def test_options_reach_the_model() -> None:
         assert backbone(torch.randn(1, 3, 96, 96)).shape == (1, 192)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "millions"),
     # El-Nouby et al. 2021, table 1, of the models with a classifier of 1000 classes: 26 M for S12
