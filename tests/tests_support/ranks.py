@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
@@ -196,6 +197,7 @@ def _serve(pipe: Connection, unwanted: list[Connection]) -> None:
     """A worker's life: jobs until the parent closes the pipe, of which nobody else has its end."""
     for each in unwanted:
         each.close()
+    warnings.resetwarnings()  # to those who train a warning is none of pytest's errors
     torch.set_num_threads(1)
     while True:
         try:
