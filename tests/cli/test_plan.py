@@ -59,7 +59,7 @@ def test_what_is_missing_or_wrong_is_said(capsys: pytest.CaptureFixture[str]) ->
     faults = capsys.readouterr().err
     assert "plan.gpu: got 'v10'" in faults and "batch_sise: unknown key" in faults
     assert main(["plan", "plan.efficiency=2"]) == 2
-    assert "plan.efficiency: is a share of the peak" in capsys.readouterr().err
+    assert "plan.efficiency: is a share of what the GPU allows" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -16,8 +16,10 @@ from unlabeled.data.types import ViewSpec
 from unlabeled.planning.computation import (
     days,
     multiply_adds_by_size,
-    step_seconds,
+    shortest_seconds,
 )
+from unlabeled.planning.gpus import GPU
+from unlabeled.planning.operations import Operation
 from unlabeled.registry import get
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "backbone"
@@ -67,6 +69,19 @@ def test_networks_compute_what_they_are_named_after(name: str, giga: float) -> N
     assert found[224] / 1e9 == pytest.approx(giga, rel=0.03)
 
 
-def test_time_is_work_over_speed() -> None:
-    assert step_seconds(1e12, 10.0, 0.1) == pytest.approx(1.0)
+def test_every_operation_takes_as_long_as_its_work_or_its_bytes() -> None:
+    gpu = GPU(16.0, gb_per_second=100.0, tflops={"fp32": 1.0, "fp16": 8.0, "bf16": 1.0})
+    one_second, gigabyte = 10**12, 10**9
+    for operations, seconds in (
+        ([Operation(3 * one_second, gigabyte, torch.float32)], 3.0),
+        ([Operation(3 * one_second, gigabyte, torch.bfloat16)], 3.0),
+        ([Operation(4 * one_second, gigabyte, torch.float16)], 0.5),
+        ([Operation(4 * one_second, 70 * gigabyte, torch.float16)], 0.7),
+        ([Operation(0, 20 * gigabyte, torch.int64)], 0.2),
+        ([Operation(one_second, 0, torch.float64), Operation(0, gigabyte, torch.int64)], 1.01),
+    ):
+        assert shortest_seconds(operations, gpu) == pytest.approx(seconds)
+
+
+def test_days_are_steps_times_seconds() -> None:
     assert days(86_400, 2.0) == 2.0

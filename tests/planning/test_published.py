@@ -1,22 +1,14 @@
 """Plans beside figures of papers; where they differ by more than a tenth, a reason is given.
 
-The efficiency is that of one of these rows, and the 3 GB beside tensors suit the four of memory;
-everything else is planned without looking at the figures.
+The one efficiency is in the middle of what the five rows of time reached, and the 3 GB beside
+tensors suit the four of memory; everything else is planned without looking at the figures.
 """
 
 from __future__ import annotations
 
 import pytest
 
-from unlabeled.planning.published import (
-    MEASURED_HOURS,
-    PUBLISHED,
-    REGNET,
-    SWAV_8_CROPS,
-    Published,
-    plan_of,
-    reached,
-)
+from unlabeled.planning.published import PUBLISHED, REGNET, Published, plan_of, reached
 
 pytestmark = pytest.mark.slow
 
@@ -24,7 +16,7 @@ pytestmark = pytest.mark.slow
 @pytest.mark.parametrize("figure", PUBLISHED, ids=lambda figure: figure.what)
 def test_plans_agree_or_say_why_not(figure: Published) -> None:
     ratio = figure.planned(plan_of(figure.run)) / figure.value
-    assert abs(ratio - 1) < 0.1 or (figure.why and 0.6 < ratio < 1.6)
+    assert abs(ratio - 1) < 0.1 or (figure.why and 0.79 < ratio < 1.21)
 
 
 def test_tensors_alone_are_less_than_a_gpu_held() -> None:
@@ -34,12 +26,15 @@ def test_tensors_alone_are_less_than_a_gpu_held() -> None:
             assert 2 < beside < 4, figure.what
 
 
-def test_published_runs_reached_the_stated_shares_of_the_peak() -> None:
-    measured, regnet = plan_of(SWAV_8_CROPS), plan_of(REGNET)
-    step = MEASURED_HOURS * 3600 / (100 * measured.lengths.steps_per_epoch)
-    assert reached(measured, step) == pytest.approx(0.054, abs=0.001)
-    assert reached(regnet, 6.125) == pytest.approx(0.080, abs=0.001)
-    assert regnet.memory.total < 32e9  # it ran on GPUs of 32 GB
+def test_published_runs_reached_the_stated_shares_of_what_the_gpu_allows() -> None:
+    found = reached()
+    assert len(found) == 5
+    assert min(found) == pytest.approx(0.104, abs=0.001)
+    assert max(found) == pytest.approx(0.151, abs=0.001)
+
+
+def test_the_largest_run_fits_the_gpus_that_it_had() -> None:
+    assert plan_of(REGNET).memory.total < 32e9
 
 
 def test_the_largest_runs_compute_everything_but_stem_and_head_twice() -> None:

@@ -134,11 +134,11 @@ def _storage(plan: Plan) -> Iterator[str]:
 
 
 def _time(plan: Plan) -> Iterator[str]:
-    config = plan.config
-    peak = GPUS[config.plan.gpu].tflops[config.precision]
+    config, gpu = plan.config, GPUS[plan.config.plan.gpu]
     yield (
         f"time          {plan.lengths.last_step:,} steps x {plan.step_seconds:.3g} s = "
-        f"{plan.days:.3g} days, at {config.plan.efficiency:.1%} of {peak:g} T operations a second"
+        f"{plan.days:.3g} days, at {config.plan.efficiency:.1%} of what {gpu.gb_per_second:g} GB "
+        f"and {gpu.tflops[config.precision]:g} T operations a second allow"
     )
 
 

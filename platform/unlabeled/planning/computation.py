@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 
 from unlabeled.data.types import ViewSpec
-from unlabeled.planning.live_storages import LiveStorages
+from unlabeled.engine.precision import TYPES
+from unlabeled.planning.gpus import GPU
+from unlabeled.planning.operations import Operation, Operations
 from unlabeled.planning.without_memory import empty_tensors, without_memory
 
 SECONDS_A_DAY = 86_400
@@ -27,14 +31,20 @@ def multiply_adds_by_size(backbone: nn.Module, views: tuple[ViewSpec, ...]) -> d
 
 def multiply_adds(module: nn.Module, inputs: Tensor) -> int:
     """Of one forward pass in evaluation mode, in which the module is left."""
-    with LiveStorages() as counted:
+    with Operations() as counted:
         module.eval()(inputs)
     return int(counted.flops) // 2
 
 
-def step_seconds(flops: float, tflops: float, efficiency: float) -> float:
-    """How long a rank takes for `flops` operations at a share of its peak of 10^12 `tflops`."""
-    return flops / (tflops * 1e12 * efficiency)
+def shortest_seconds(operations: Iterable[Operation], gpu: GPU) -> float:
+    """How long a GPU takes at least: the roofline of Williams, Waterman and Patterson (2009).
+
+    t = sum over operations of max(flops / peak of their type, bytes / bandwidth of the memory).
+    """
+    peaks = {TYPES[precision]: tflops * 1e12 for precision, tflops in gpu.tflops.items()}
+    slowest = peaks[torch.float32]
+    bandwidth = gpu.gb_per_second * 1e9
+    return sum(max(o.flops / peaks.get(o.dtype, slowest), o.bytes / bandwidth) for o in operations)
 
 
 def days(steps: int, seconds_a_step: float) -> float:

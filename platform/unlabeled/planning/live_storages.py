@@ -1,4 +1,4 @@
-"""How much memory the tensors of a computation take at once, and how much it computes."""
+"""How much memory the tensors of a computation take at once."""
 
 from __future__ import annotations
 
@@ -6,11 +6,9 @@ import weakref
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import flop_registry
 
 from unlabeled.distributed.shards import local
 
@@ -19,15 +17,14 @@ class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts the bytes of all storages that operations make while the context is open.
 
     `live`: those that are still there; `peak`: the most there ever were at once, with the `held`
-    bytes that the caller adds for what this process only stands for; `flops`: 2 for every
-    multiply-add of convolutions and matrix products, in forward and backward passes alike. Views
-    and operations in place make no storage. Tensors from before do not count, nor does what a
-    kernel takes for itself. Works on tensors without memory as on real ones.
+    bytes that the caller adds for what this process only stands for. Views and operations in place
+    make no storage. Tensors from before do not count, nor does what a kernel takes for itself.
+    Works on tensors without memory as on real ones.
     """
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.live = self.peak = self.held = self.flops = 0
+        self.live = self.peak = self.held = 0
         self._known: set[int] = set()
 
     def ignore(self, tensors: Iterable[Tensor]) -> None:
@@ -46,9 +43,7 @@ class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
         args: tuple[Any, ...] = (),
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
-        kwargs = kwargs or {}
-        result = function(*args, **kwargs)
-        self.flops += _operations(function, args, kwargs, result)
+        result = function(*args, **(kwargs or {}))
         for value in tree_iter(result):
             if isinstance(value, Tensor):
                 self._note(local(value))  # of a shard the rows that are there
@@ -67,16 +62,3 @@ class LiveStorages(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def _forget(self, place: int, size: int) -> None:
         self._known.discard(place)
         self.live -= size
-
-
-def _operations(
-    function: Any, args: tuple[Any, ...], kwargs: Mapping[str, Any], result: Any
-) -> int:
-    """Of one convolution or matrix product; 0 for everything else."""
-    if function is torch.ops.aten.convolution_backward.default:
-        # torch's own formula counts a grouped convolution as if it had no groups.
-        gradient, inputs, weight, transposed, wanted = (args[n] for n in (0, 1, 2, 7, 10))
-        places = inputs if transposed else gradient
-        return 2 * int(places.numel() * weight[0].numel() * sum(wanted[:2]))
-    formula = flop_registry.get(function.overloadpacket)
-    return int(formula(*args, **kwargs, out_val=result)) if formula is not None else 0

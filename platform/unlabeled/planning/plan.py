@@ -18,7 +18,7 @@ from unlabeled.methods.base import Method, Progress
 from unlabeled.planning.computation import (
     days,
     multiply_adds_by_size,
-    step_seconds,
+    shortest_seconds,
 )
 from unlabeled.planning.gpus import GPUS
 from unlabeled.planning.memory import Memory, memory
@@ -38,7 +38,8 @@ class Plan:
     own: those that gradients reach, and those that the first rank holds. multiply_adds: of the
     backbone's forward pass of one crop, by its size. flops: of a step, backward and what is
     computed again included, 2 for a multiply-add; forward_flops: those of its forward passes, a
-    teacher's too. step_seconds and days: at the stated efficiency.
+    teacher's too. shortest_seconds: of a step on a GPU that reaches all of its speed, alone;
+    step_seconds and days: at the stated efficiency.
     """
 
     config: PlanConfig
@@ -53,7 +54,7 @@ class Plan:
     memory: Memory
     traffic: list[Traffic]
     checkpoint_bytes: int
-    step_seconds: float
+    shortest_seconds: float
 
     @property
     def images(self) -> int:
@@ -69,6 +70,11 @@ class Plan:
     def gpu_bytes(self) -> float:
         """Memory of a GPU, with what it holds beside tensors."""
         return self.memory.total + self.config.plan.overhead_gb * 1e9
+
+    @property
+    def step_seconds(self) -> float:
+        """Of every rank."""
+        return self.shortest_seconds / self.config.plan.efficiency
 
     @property
     def images_per_second(self) -> float:
@@ -106,7 +112,6 @@ def make_plan(config: PlanConfig) -> Plan:
         last = Progress(lengths.total_steps - 1, lengths.steps_per_epoch, lengths.total_steps)
         multiply_adds = _by_size(config, pipeline.views)
         seen = rehearse(config, method, shares, last)
-    gpu = GPUS[config.plan.gpu]
     named = list(method.named_parameters())
     return Plan(
         config=config,
@@ -116,12 +121,12 @@ def make_plan(config: PlanConfig) -> Plan:
         trained=sum(p.numel() for _, p in named if p.requires_grad),
         own=sum(shares.numbers(name, p) for name, p in named),
         multiply_adds=multiply_adds,
-        flops=seen.flops,
+        flops=sum(operation.flops for operation in seen.operations),
         forward_flops=seen.forward_flops,
         memory=memory(config, method, shares, seen),
         traffic=step_traffic(config, method, shares, seen),
         checkpoint_bytes=_checkpoint(method, seen, ranks),
-        step_seconds=step_seconds(seen.flops, gpu.tflops[config.precision], config.plan.efficiency),
+        shortest_seconds=shortest_seconds(seen.operations, GPUS[config.plan.gpu]),
     )
 
 

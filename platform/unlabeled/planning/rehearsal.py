@@ -20,6 +20,7 @@ from unlabeled.engine.precision import TYPES, Precision
 from unlabeled.methods.base import Method, Progress
 from unlabeled.models.stages import stages
 from unlabeled.planning.live_storages import LiveStorages
+from unlabeled.planning.operations import Operation, Operations
 from unlabeled.planning.shares import Shares
 from unlabeled.planning.without_memory import empty_tensors, without_memory
 
@@ -49,9 +50,10 @@ class Rehearsal:
     kept: what the forward pass of a micro-batch leaves for backward; peak: the most that forward
     and backward have at once, gradients of earlier layers included; update_peak: what the
     optimizer's step makes in passing; slots: bytes that the optimizer keeps in the shape of each
-    parameter, whole, by its name; counters: other bytes that it keeps; flops: operations of the
-    whole step, and forward_flops those of its forward passes; collectives: what the method itself
-    says to the other ranks; calls: of every unit that shards gather, and of every batch norm.
+    parameter, whole, by its name; counters: other bytes that it keeps; operations: of the step
+    without the optimizer's, and forward_flops those of its forward passes; collectives: what the
+    method itself says to the other ranks; calls: of every unit that shards gather, and of every
+    batch norm.
     """
 
     kept: int
@@ -59,7 +61,7 @@ class Rehearsal:
     update_peak: int
     slots: Mapping[str, int]
     counters: int
-    flops: int
+    operations: tuple[Operation, ...]
     forward_flops: int
     collectives: tuple[Collective, ...]
     calls: Mapping[nn.Module, Calls]
@@ -83,21 +85,22 @@ def rehearse(
             checkpoint_activations(stages(method.backbone))
         divide()
         batches = [_batch(method) for _ in range(config.accumulate_steps)]
-        storages = LiveStorages()
+        storages, operations = LiveStorages(), Operations()
         own = map(local, method.parameters())
         storages.ignore([*own, *method.buffers(), *_tensors(batches)])
         watched = [unit for unit, _ in shares.units] + batch_norms(method)
-        with _CallCounter(watched) as calls, counted() as collectives, storages:
+        calls = _CallCounter(watched, operations)
+        with calls, counted() as collectives, storages, operations:
             _hold_gradients(method, shares, storages)
-            kept = _forward_backward(config, method, batches, progress, calls, storages)
+            kept = _forward_backward(config, method, batches, progress, calls)
     return Rehearsal(
         kept=kept,
         peak=storages.peak,
         update_peak=update_peak,
         slots=slots,
         counters=counters,
-        flops=storages.flops,
-        forward_flops=storages.flops - calls.backward_flops,
+        operations=tuple(operations.done),
+        forward_flops=operations.flops - calls.backward_flops,
         collectives=tuple(collectives),
         calls=dict(calls.found),
     )
@@ -188,7 +191,6 @@ def _forward_backward(
     batches: Sequence[Batch],
     progress: Progress,
     calls: _CallCounter,
-    storages: LiveStorages,
 ) -> int:
     """A step as the engine takes it, but for the optimizer; what a forward pass keeps at most."""
     precision = Precision(config.precision, CPU)
@@ -203,7 +205,7 @@ def _forward_backward(
         with hooks, precision.autocast():
             outputs.append(method(batch, micro_step))
         kept = max(kept, saved.bytes)
-        with calls.backward(storages):
+        with calls.backward():
             torch.autograd.backward(outputs[-1].loss / len(batches))
     method.after_backward(progress)
     with torch.no_grad():
@@ -227,10 +229,10 @@ class _Saved:
 
 
 class _CallCounter:
-    """How often each of some modules runs, by the phase of the step."""
+    """How often each of some modules runs, by the phase of the step, and what backward computes."""
 
-    def __init__(self, modules: Iterable[nn.Module]) -> None:
-        self._modules, self._in_backward = list(modules), False
+    def __init__(self, modules: Iterable[nn.Module], operations: Operations) -> None:
+        self._modules, self._operations, self._in_backward = list(modules), operations, False
         self.found = {module: Calls() for module in self._modules}
         self.backward_flops = 0
 
@@ -243,12 +245,12 @@ class _CallCounter:
             hook.remove()
 
     @contextmanager
-    def backward(self, storages: LiveStorages) -> Iterator[None]:
+    def backward(self) -> Iterator[None]:
         """What runs in this context runs for the second time, and is no forward pass."""
-        self._in_backward, before = True, storages.flops
+        self._in_backward, before = True, self._operations.flops
         yield
         self._in_backward = False
-        self.backward_flops += storages.flops - before
+        self.backward_flops += self._operations.flops - before
 
     def _called(self, module: nn.Module, inputs: Any) -> None:
         so_far = self.found[module]
