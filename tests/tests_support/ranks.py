@@ -27,6 +27,7 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import ForkContext, ForkServerContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -36,6 +37,8 @@ DONE, FAILED, RELEASE = b"d", b"f", b"r"
 FORKED_EARLY = 4
 _pool: dict[int, _Worker] = {}
 """By rank."""
+_modules: dict[str, ModuleType] = {}
+"""Of the tests that a rank has run."""
 LATER = multiprocessing.get_context("forkserver")
 LATER.set_forkserver_preload(["torch", "torch._dynamo", "torchvision"])  # imported once for all
 
@@ -243,12 +246,13 @@ def _run(job: _Job) -> Any:
 def _module(job: _Job) -> Any:
     """The function's module, under the name that it has in the parent.
 
-    Test files are no packages: pytest loads them by path under names that nothing can import.
+    Test files are no packages: pytest loads them by path under names that nothing can import. A
+    fork has them already, with files in them that are open at a place which all forks share.
     """
-    if job.module not in sys.modules:
+    if job.module not in _modules:
         spec = importlib.util.spec_from_file_location(job.module, job.path)
         assert spec is not None and spec.loader is not None
         module = importlib.util.module_from_spec(spec)
-        sys.modules[job.module] = module
+        sys.modules[job.module] = _modules[job.module] = module
         spec.loader.exec_module(module)
-    return sys.modules[job.module]
+    return _modules[job.module]
