@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
+import torch.distributed as dist
 
 from tests_support.ranks import run_ranks
 from unlabeled.distributed import comm
@@ -48,6 +50,21 @@ def die_on(rank: int) -> None:
     comm.barrier()
 
 
+def leave_late(notes: Path) -> None:
+    """Note half a second after the end whether the file of the group's store is still there."""
+    destroy, store = dist.destroy_process_group, dist.distributed_c10d._get_default_store()
+    while isinstance(store, dist.PrefixStore):
+        store = store.underlying_store
+
+    def slowly() -> None:
+        dist.destroy_process_group = destroy
+        time.sleep(0.5)
+        (notes / str(comm.rank())).write_text(str(Path(store.path).exists()))
+        destroy()
+
+    dist.destroy_process_group = slowly
+
+
 def draw_and_read(name: str) -> tuple[float, str | None, str]:
     return float(torch.rand(())), os.environ.get(name), os.getcwd()
 
@@ -64,6 +81,14 @@ def test_results_come_by_rank_from_one_group(world_size: int) -> None:
 def test_processes_are_kept_between_calls() -> None:
     first, second = (run_ranks(add_over_ranks, 2, 1.0) for _ in range(2))
     assert first == second
+
+
+def test_a_groups_store_is_there_until_all_have_left_it(tmp_path: Path) -> None:
+    run_ranks(leave_late, 2, tmp_path)
+    assert {note.name: note.read_text() for note in tmp_path.iterdir()} == {
+        "0": "True",
+        "1": "True",
+    }
 
 
 @pytest.mark.slow

@@ -86,6 +86,9 @@ def run_ranks(
             results = _collect(workers, folder, timeout)
             for worker in workers:
                 worker.pipe.send_bytes(RELEASE)
+            # The folder of the group's store goes next, and a store that writes down that it leaves
+            # waits half an hour for a file whose folder is gone.
+            _collect(workers, folder, timeout)
             finished = True
         finally:
             if not finished:
@@ -193,7 +196,7 @@ def _receive(workers: list[_Worker], rank: int) -> Any:
 def _stack(folder: str, rank: int) -> str:
     file = Path(folder, f"stack{rank}")
     text = file.read_text(encoding="utf-8") if file.is_file() else ""
-    return f"rank {rank} was at:\n{text or 'an unknown place: it had not started'}"
+    return f"rank {rank} was at:\n{text or 'an unknown place outside of the function'}"
 
 
 def _serve(pipe: Connection, unwanted: list[Connection]) -> None:
@@ -219,6 +222,7 @@ def _serve(pipe: Connection, unwanted: list[Connection]) -> None:
             return
         if dist.is_initialized():
             dist.destroy_process_group()
+        pipe.send_bytes(DONE + pickle.dumps(None))
 
 
 def _run(job: _Job) -> Any:
