@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from unlabeled.data.decode import BrokenImage, decode_bytes, decode_file
 from unlabeled.data.decode.files import READ_WHOLE_BYTES
@@ -208,6 +208,36 @@ def test_the_content_counts_and_not_the_name(tmp_path: Path) -> None:
         assert abs(decode_file(path).astype(int) - RED).max() <= 1, kind
     path = save(tmp_path / "a", Image.fromarray(picture()), format="PNG")
     assert np.array_equal(decode_file(path), picture())
+
+
+def iptc(payload: bytes) -> bytes:
+    """A grey picture of 4 by 4 in IPTC's fields, in whatever format the payload is."""
+    jpeg, end = 5, 10
+    sizes = {20: b"\0\4", 30: b"\0\4", 60: b"\1\0", 120: bytes([0, jpeg])}
+    fields = [((3, number), value) for number, value in sizes.items()] + [((8, end), payload)]
+    return b"".join(
+        bytes([0x1C, *tag]) + struct.pack(">H", len(value)) + value for tag, value in fields
+    )
+
+
+@pytest.mark.parametrize("kind", ["EPS", "IPTC"])
+def test_no_picture_is_run_as_a_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    postscript = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 4 4\n%%EndComments\n(run) print\n"
+    path = tmp_path / "harmless.jpg"
+    path.write_bytes(postscript if kind == "EPS" else iptc(postscript))
+    witness, ghostscript = tmp_path / "witness", tmp_path / "gs"
+    ghostscript.write_text(f'#!/bin/sh\necho "$@" >> {witness}\n')
+    ghostscript.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", None)  # it is looked for once a process
+    with pytest.raises(BrokenImage, match=f"^{kind} is or may hold a program"):
+        decode_file(path)
+    assert not witness.exists()
+    with Image.open(path) as image, pytest.raises(OSError):  # what PIL itself does with the file
+        image.load()
+    assert witness.exists()
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "bmp", "tif", "webp"])

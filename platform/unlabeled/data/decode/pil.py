@@ -1,4 +1,4 @@
-"""Every format and every mode that PIL knows."""
+"""Every format and every mode that PIL knows, but those that are programs."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from PIL import Image, ImageOps
 from unlabeled.data.decode.broken import DECODING_ERRORS, BrokenImage, reason
 from unlabeled.data.decode.sizes import dct_shrink, refuse_bomb
 
+PROGRAMS = ("EPS", "IPTC")
+"""PostScript, which PIL has Ghostscript run, and what may hold any format, PostScript too."""
+
 
 def decode_pil(file: IO[bytes], at_least: int | None) -> np.ndarray:
     """RGB uint8 [h, w, 3], upright, of an open file; BrokenImage if it cannot be decoded."""
     _ignore_warnings()
     try:
         with Image.open(file) as image:
+            if image.format in PROGRAMS:
+                raise BrokenImage(f"{image.format} is or may hold a program, which is not run")
             refuse_bomb(image.width, image.height)
             shrink = dct_shrink(image.width, image.height, at_least)
             if shrink > 1:  # which only JPEGs heed

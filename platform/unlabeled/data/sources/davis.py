@@ -85,7 +85,7 @@ class Davis(VideoSource):
     def mask(self, index: int) -> np.ndarray:
         path = self._masks / f"{self._names[index]}.png"
         try:
-            with Image.open(path) as picture:
+            with Image.open(path, formats=["PNG"]) as picture:
                 if picture.mode not in ("P", "L"):
                     raise DataError(f"{path} holds colours ({picture.mode}), not object numbers")
                 return np.array(picture)
