@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from unlabeled.engine.run_directory import (
     write_atomically,
     write_yaml,
 )
+from unlabeled.engine.run_lock import only_writer
 from unlabeled.engine.run_status import recorded_status
 from unlabeled.engine.stored_backbones import begin_with
 from unlabeled.engine.trainer import Trainer
@@ -44,16 +46,17 @@ def pretrain(config: PretrainConfig, device: torch.device) -> None:
 def _pretrain(config: PretrainConfig, device: torch.device, interruption: Interruption) -> None:
     # Under torchrun every rank composes its own config, and the default name holds the time.
     run = RunDirectory(comm.all_gather_objects(config.run.dir)[0])
-    start = find_checkpoint(config, run)
-    comm.barrier()
+    find_checkpoint(config, run)  # whatever is refused is refused before anything is made
     lead = comm.rank() == 0
     if lead:
         run.create()
     with (
+        only_writer(run) if lead else nullcontext(),
         log_to(run.log_file if lead else None, terminal=lead),
         recorded_status(run, lead=lead) as status,
     ):
         comm.barrier()
+        start = find_checkpoint(config, run)
         trainer = build_trainer(config, run, device, interruption)
         origin = None if start is None else checkpoint.load(start)
         if origin is not None:
