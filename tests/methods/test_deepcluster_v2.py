@@ -19,6 +19,7 @@ from unlabeled.errors import ConfigError
 from unlabeled.losses.clustering import ClusteringLoss
 from unlabeled.methods.base import DataFacts, Passes, Progress
 from unlabeled.methods.deepcluster_v2 import DeepClusterV2
+from unlabeled.methods.offline_clustering import last_places
 from unlabeled.models.heads.prototypes import PrototypesHead
 from unlabeled.optim.optimizers.larc import LARC
 
@@ -155,3 +156,12 @@ def test_more_prototypes_than_images_is_refused() -> None:
         golden = dict(file) | {"set_size": np.array(5)}
     with pytest.raises(ConfigError, match="6 prototypes for 5 training images"):
         build(golden, golden)
+
+
+def test_of_an_image_that_is_stored_twice_the_last_place_counts() -> None:
+    for seed in range(20):
+        indices = torch.randint(30, (40,), generator=torch.Generator().manual_seed(seed))
+        wanted = {int(index): place for place, index in enumerate(indices)}
+        places = last_places(indices, 30)
+        assert {int(indices[place]): int(place) for place in places} == wanted
+        assert len(places) == len(wanted)

@@ -141,11 +141,25 @@ class OfflineClustering(Method):
         )
         if codes.centroids is not None:
             prototypes.copy_(codes.centroids)
+        indices, labels = comm.all_gather(self.bank_indices), comm.all_gather(codes.labels)
+        last = last_places(indices, self.labels.shape[1])
         self.labels[number].fill_(NO_LABEL)
-        self.labels[number][comm.all_gather(self.bank_indices)] = comm.all_gather(codes.labels)
+        self.labels[number][indices[last]] = labels[last]
         return dict(codes.scalars)
 
     @staticmethod
     def _one_hot(targets: Tensor, num_clusters: int) -> Tensor:
         known = targets[targets != NO_LABEL]
         return torch.nn.functional.one_hot(known, num_clusters).float()
+
+
+def last_places(indices: Tensor, num_samples: int) -> Tensor:
+    """Where each number among `indices` [n], all below `num_samples`, stands for the last time.
+
+    An image that stands in for one that cannot be decoded is in the banks twice, and on a GPU a
+    plain assignment would let chance choose between its labels.
+    """
+    places = torch.arange(len(indices), device=indices.device)
+    last = torch.full((num_samples,), -1, device=indices.device)
+    last.scatter_reduce_(0, indices, places, "amax")
+    return last[last >= 0]
