@@ -250,3 +250,9 @@ def test_a_head_that_cannot_start_again_is_refused() -> None:
     parts = {"backbone": method.backbone, "loss": method.loss, "assigner": method.assigner}
     with pytest.raises(ConfigError, match="head: deepcluster needs one that can start again"):
         DeepCluster(DeepCluster.Config(), head=head, facts=method.facts, **parts)  # type: ignore
+
+
+def test_smoothed_labels_are_refused(tmp_path: Path) -> None:
+    """They would ask for outputs without images, whose logits are minus infinity."""
+    with pytest.raises(ConfigError, match=r"loss\.label_smoothing: 0\.1 asks for outputs without"):
+        tiny_trainer(tmp_path, "method=deepcluster", "loss.label_smoothing=0.1")

@@ -17,6 +17,7 @@ from unlabeled.data.randomness import mix
 from unlabeled.data.sampling.balanced import equal_draws
 from unlabeled.data.types import Batch
 from unlabeled.errors import ConfigError
+from unlabeled.losses.cross_entropy import CrossEntropyLoss
 from unlabeled.losses.labelled_rows import NO_LABEL
 from unlabeled.methods.all_images import encoded, labels_of_all
 from unlabeled.methods.base import DataFacts, Method, MethodOutput, Passes, Progress
@@ -81,6 +82,11 @@ class DeepCluster(Method):
             raise ConfigError(
                 f"head.outputs: {head.outputs} clusters of {facts.num_samples} training images; "
                 "a cluster needs several images, so give fewer"
+            )
+        if isinstance(loss, CrossEntropyLoss) and loss.label_smoothing > 0:
+            raise ConfigError(
+                f"loss.label_smoothing: {loss.label_smoothing} asks for outputs without images, "
+                "which deepcluster leaves out; use 0"
             )
         check_assigner(assigner, OfflineAssigner, example="kmeans")
         self.register_buffer("labels", torch.full((facts.num_samples,), NO_LABEL))
