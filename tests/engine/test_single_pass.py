@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests_support.command import TINY, unlabeled
 from tests_support.commands import ROOT, python
-from tests_support.in_process import METHODS, tiny_config, tiny_trainer
+from tests_support.in_process import METHODS, different, state_of, tiny_config, tiny_trainer
 from tests_support.same_run import assert_same_run
 from unlabeled.config.derived import derive_lengths
 from unlabeled.data.sources.photo_patches import PhotoPatches
@@ -169,12 +169,42 @@ def test_rounds_and_checkpoints_by_samples_know_no_epochs(
 
 @pytest.mark.slow
 def test_a_single_pass_does_not_freeze_its_prototypes_to_its_end(tmp_path: Path) -> None:
-    """One epoch of many; of a run that is none, the first hundredth: 5 of 417 steps."""
-    data = "dataset.num_samples=5004"
-    for length, steps in {"epochs=2": 417, "samples=5004": 5, "samples=5005": 417}.items():
+    """One epoch of many; of a run that is not two, the first hundredth: 5 of 417 steps."""
+    data = "dataset.num_samples=5010"
+    wanted = {
+        "epochs=2": 417,
+        "epochs=1": 5,
+        "samples=5004": 5,
+        "samples=5010": 5,
+        "samples=6000": 5,
+    }
+    for length, steps in wanted.items():
         more = ["epochs=null"] if length.startswith("samples") else []
         trainer = tiny_trainer(tmp_path, data, *more, length)
         assert trainer.method.derived_numbers()["prototypes_frozen"] == f"{steps} steps"
+
+
+@pytest.mark.parametrize(("samples", "steps"), [(5004, 417), (5010, 417), (5011, 418), (13, 2)])
+def test_a_single_pass_sees_no_image_twice(tmp_path: Path, samples: int, steps: int) -> None:
+    """Of 5010 images in batches of 12 it leaves six out, as every epoch does."""
+    config = tiny_config(tmp_path, "epochs=null", f"samples={samples}")
+    assert derive_lengths(config, 5010).total_steps == steps
+
+
+def test_dinos_last_layer_learns_in_a_single_pass(tmp_path: Path) -> None:
+    choices = ("method=dino", "epochs=null", "samples=48", "hooks.knn_probe=null")
+    trainer = tiny_trainer(tmp_path, *choices)
+    assert trainer.method.derived_numbers()["last_layer_frozen"] == "1 steps"
+    before = state_of(trainer)
+    trainer.fit()
+    changed = different(before, state_of(trainer))
+    assert "head.last_layer.weight_v" in changed
+
+
+def test_a_teacher_of_the_last_epoch_needs_a_last_epoch(tmp_path: Path) -> None:
+    choices = ("method=dino", "method.teacher=last_epoch", "epochs=null", "samples=48")
+    with pytest.raises(ConfigError, match=r"method\.teacher: last_epoch, but .* single pass"):
+        tiny_trainer(tmp_path, *choices)
 
 
 @pytest.mark.slow

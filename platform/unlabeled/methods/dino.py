@@ -15,7 +15,7 @@ from unlabeled.errors import ConfigError
 from unlabeled.losses.normalized_mse import NormalizedMSE
 from unlabeled.methods.base import DataFacts, Method, MethodOutput, Passes, Progress
 from unlabeled.methods.multi_crop import multi_crop_features
-from unlabeled.methods.requirements import check_assigner
+from unlabeled.methods.requirements import check_assigner, opening_steps
 from unlabeled.methods.teacher import Teacher, cosine_momentum
 from unlabeled.models.heads.dino import DINOHead
 from unlabeled.models.heads.mlp import mlp
@@ -62,7 +62,8 @@ class DINO(Method):
         final_momentum: float = 1.0
         """The same at the end; half a cosine lies between."""
         freeze_last_layer_epochs: int = 1
-        """Epochs in which the last layer gets no gradient (DINO: 1; with ViT-B 3)."""
+        """Epochs in which the last layer gets no gradient (DINO: 1; with ViT-B 3); in a run of
+        less than two its first hundredth."""
         predictor_hidden_dim: int | None = None
         """Width of the hidden layer of a predictor in the student's head; null: no predictor."""
 
@@ -100,9 +101,15 @@ class DINO(Method):
                 f"{len(facts.views)} views, {len(self.target_views)} of them global: give it 2 or "
                 "more with a global one"
             )
+        if config.teacher == "last_epoch" and _single_pass(facts):
+            raise ConfigError(
+                "method.teacher: last_epoch, but the run is a single pass; give epochs=2 or more, "
+                "or teacher=momentum"
+            )
         assert isinstance(head, DINOHead)
         self.backbone, self.head, self.loss, self.assigner = backbone, head, loss, assigner
         self.teacher = Teacher(backbone, head)
+        self.freeze_steps = opening_steps(config.freeze_last_layer_epochs, facts)
         self.momentum, self._momentum_arithmetic = _first_momentum(config.momentum, facts)
         self.assigner.begin(head.num_outputs)
         self.predictor: nn.Module | None = None
@@ -118,8 +125,7 @@ class DINO(Method):
 
     def derived_numbers(self) -> dict[str, str]:
         """The length of the freeze, and the teacher's momentum."""
-        epochs, steps = self.config.freeze_last_layer_epochs, self.facts.steps_per_epoch
-        numbers = {"last_layer_frozen": f"{epochs} epochs x {steps} steps = {epochs * steps}"}
+        numbers = {"last_layer_frozen": f"{self.freeze_steps} steps"}
         if self.config.teacher == "momentum":
             numbers["teacher_momentum"] = (
                 f"{self._momentum_arithmetic}, to {self.config.final_momentum:g}"
@@ -150,7 +156,7 @@ class DINO(Method):
 
     def after_backward(self, progress: Progress) -> None:
         """Freeze the last layer; keep the student before its update, where it is to teach."""
-        if progress.epoch < self.config.freeze_last_layer_epochs:
+        if progress.step < self.freeze_steps:
             for parameter in self.head.last_layer.parameters():
                 parameter.grad = None
         if self.config.teacher == "last_iteration":
@@ -164,6 +170,10 @@ class DINO(Method):
             self.teacher.update(self.backbone, self.head, momentum)
         elif self.config.teacher == "student":
             self.teacher.update(self.backbone, self.head, 0.0)
+
+
+def _single_pass(facts: DataFacts) -> bool:
+    return facts.total_steps is not None and facts.total_steps <= facts.steps_per_epoch
 
 
 def _first_momentum(given: float | None, facts: DataFacts) -> tuple[float, str]:

@@ -57,12 +57,16 @@ def check_assigner(assigner: object, wanted: type, *, example: str) -> None:
 
 
 def freeze_steps(steps: int | None, facts: DataFacts) -> int:
-    """Steps with frozen prototypes: as given, or one epoch; in a single pass its first hundredth.
+    """Steps with frozen prototypes: as given, or the beginning of the run."""
+    return opening_steps(1, facts) if steps is None else steps
 
-    An epoch is the first hundredth of the papers' shortest runs too.
+
+def opening_steps(epochs: int, facts: DataFacts) -> int:
+    """Steps of the first epochs; in a run of less than two, of its first hundredth.
+
+    One epoch is the first hundredth of the papers' shortest runs; of a single pass over the data it
+    would be all.
     """
-    if steps is not None:
-        return steps
-    if facts.total_steps is not None and facts.total_steps <= facts.steps_per_epoch:
+    if epochs and facts.total_steps is not None and facts.total_steps < 2 * facts.steps_per_epoch:
         return math.ceil(facts.total_steps / 100)
-    return facts.steps_per_epoch
+    return epochs * facts.steps_per_epoch
