@@ -164,12 +164,14 @@ def test_rows_and_files_that_cannot_be_used_are_named(tree: Path, tmp_path: Path
     rows = ['{"path": 3}', "[1]", "{", '{"path": "a\\u0000b"}', '{"path": "x", "size": "big"}']
     rows += [json.dumps({"path": "x", "label": "y" * 1025})]
     rows += ['{"path": "gone.png"}', '{"path": "top.png"}', '{"path": "\\ud800"}']
+    nowhere = ["/", "https://host", "https://host//", "../" * 40]
+    rows += [json.dumps({"path": path}) for path in nowhere]
     (tree / "list.jsonl").write_text("\n".join(rows))
-    result = built(tmp_path / "idx", tree / "list.jsonl", sizes=True, max_broken_share=0.9)
+    result = built(tmp_path / "idx", tree / "list.jsonl", sizes=True, max_broken_share=0.95)
     index = Index(tmp_path / "idx")
     assert names(index) == ["top.png"]
     assert index.entry(0).length == (tree / "top.png").stat().st_size
-    assert result.notes.counts == {"unusable row": 5, "unusable path": 2, "missing file": 1}
+    assert result.notes.counts == {"unusable row": 5, "unusable path": 6, "missing file": 1}
 
 
 @pytest.mark.slow

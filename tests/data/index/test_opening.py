@@ -202,7 +202,9 @@ def test_what_vanished_and_what_is_no_shard_is_broken(tmp_path: Path) -> None:
     assert reason(opener(index), index, 0) == "illegal seek"
 
 
-@pytest.mark.parametrize(("offset", "length"), [(0, 10), (511, 10), (512, 0xFFFFFFFF)])
+@pytest.mark.parametrize(
+    ("offset", "length"), [(0, 10), (511, 10), (512, 0xFFFFFFFF), (2**64 - 1, 10)]
+)
 def test_places_that_no_member_has_are_refused_before_memory_is_taken(
     tmp_path: Path, offset: int, length: int
 ) -> None:

@@ -207,14 +207,18 @@ def _listed(
     if b"\0" in path:
         noted(Problem("unusable path", os.fsdecode(path), "it has a null byte"))
         return
-    if is_remote(path):
-        server = b"/".join(path.split(b"/", 3)[:3])
+    remote, root = is_remote(path), os.fsencode(unit.root)
+    if not remote:
+        path = os.path.normpath(os.path.join(root, path))
+    server = b"/".join(path.split(b"/", 3)[:3]) if remote else b""
+    if not path[len(server) :].strip(b"/"):
+        noted(Problem("unusable path", os.fsdecode(given), "it names no file"))
+        return
+    if remote:
         yield Record(path, FILE, len(server), length, 0, b"", label, 0, 0)
         return
-    root = os.fsencode(unit.root)
-    absolute = os.path.normpath(os.path.join(root, path))
-    below = absolute.startswith(root.rstrip(b"/") + b"/")
-    yield from _file(unit, root if below else b"", absolute, label, noted, length)
+    below = path.startswith(root.rstrip(b"/") + b"/")
+    yield from _file(unit, root if below else b"", path, label, noted, length)
 
 
 def _file(

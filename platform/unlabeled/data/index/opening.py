@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 OPEN_SHARDS = 64
 NAMED_SHARDS = 5
+MAX_OFFSET = 1 << 62
+"""Where no file reaches; the system takes no place beyond 2^63."""
 
 
 class Roots:
@@ -88,7 +90,7 @@ class Opener:
 
     def member(self, container: Container, entry: Entry) -> bytes:
         """The bytes of a member of a shard; BrokenImage if they are not those that were indexed."""
-        if entry.length > MAX_MEMBER_BYTES or entry.offset < BLOCK:
+        if entry.length > MAX_MEMBER_BYTES or not BLOCK <= entry.offset <= MAX_OFFSET:
             raise BrokenImage(f"is no member of a shard: {entry.length} bytes at {entry.offset}")
         try:
             data = self._bytes(container, entry.offset - BLOCK, BLOCK + entry.length)
