@@ -126,6 +126,21 @@ def test_the_lines_around_a_job_are_shell(tmp_path: Path) -> None:
     assert checked.returncode == 0
 
 
+def test_a_run_may_be_called_crashed(tmp_path: Path) -> None:
+    """Reasons name the run's checkpoint; only crashes count among the restarts."""
+    saved = "stopped by SIGTERM at step 9 (runs/crashed again/checkpoints/00000009)"
+    restarts = tmp_path / "restarts.txt"
+    restarts.write_text(f"2026-01-01T00:00:00Z {saved}\n" * 3)
+    around = f"""
+        squeue() {{ echo RUNNING; }}; scontrol() {{ true; }}; SLURM_JOB_ID=1 ends=0
+        restarts={restarts} outcome_file={tmp_path}/none max_restarts=1
+    """
+    for told in ("crashed with status 1; back into the queue", "not started again"):
+        script = "\n".join([around, "false", *lines_after(1)])
+        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
+        assert told in done.stderr
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_a_job_on_this_machine_is_started_again_at_the_end_of_its_time(tmp_path: Path) -> None:

@@ -45,7 +45,7 @@ case $outcome in
   finished*) exit 0 ;;
   failed*) exit $failed_status ;;
   crashed*)
-    if (( $(grep -c crashed "$restarts") >= max_restarts )); then
+    if (( $(grep -c '^[^ ]* crashed' "$restarts") >= max_restarts )); then
       echo "unlabeled: $outcome, as it did $max_restarts times before; not started again" >&2
       exit $failed_status
     fi ;;
