@@ -63,6 +63,15 @@ def test_the_newest_ones_stay(trainer: Trainer) -> None:
     assert checkpoint.newest(folder) == folder / "00000005"
 
 
+def test_what_was_just_written_stays_beside_later_steps(trainer: Trainer) -> None:
+    """Of the branch that was left when an older checkpoint was named."""
+    for step in (200, 300, 140, 150, 160):
+        saved(trainer, step, keep=2)
+    folder = trainer.run.checkpoints
+    assert [int(path.name) for path in checkpoint.complete(folder)] == [150, 160, 200, 300]
+    assert checkpoint.newest(folder) == folder / "00000160"
+
+
 def test_saving_a_step_again_replaces_it(trainer: Trainer) -> None:
     saved(trainer, 1)
     trainer.fit()

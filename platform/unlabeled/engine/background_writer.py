@@ -177,7 +177,9 @@ class BackgroundWriter:
             shutil.rmtree(final, ignore_errors=True)
             os.replace(beside, final)
             write_atomically(final.parent / "last", final.name + "\n")
-            for old in complete(final.parent)[: -self.keep]:
+            # Those of later steps are of a branch that was left by naming an older checkpoint.
+            kept = [each for each in complete(final.parent) if each.name <= final.name]
+            for old in kept[: -self.keep]:
                 shutil.rmtree(old)
         except OSError as error:
             return f"{final.name}: {error.strerror}"
