@@ -37,6 +37,7 @@ from unlabeled.data.sampling.permutation import Permutation
 from unlabeled.data.sources.folder import EXTENSIONS
 from unlabeled.data.whole_files import write_file
 from unlabeled.errors import ConfigError, UserError
+from unlabeled.printable import printable
 
 SETTINGS, SOURCES, INDEX = ".make_shards.json", ".sources", "index"
 
@@ -96,7 +97,7 @@ def image(source: Index, opener: Opener, place: int) -> tuple[str, bytes | None]
     try:
         return name, opener.content(container, entry)
     except BrokenImage as error:
-        print(f"left out: {name}: {error}", file=sys.stderr, flush=True)
+        print(printable(f"left out: {name}: {error}"), file=sys.stderr, flush=True)
         return name, None
 
 
@@ -160,7 +161,7 @@ def main() -> None:
     check_settings(target, packing)
     found = build(units, target / SOURCES, workers=given.workers, max_broken_share=1.0)
     for problem in found.notes.named:
-        print(f"{problem.kind}: {problem.name}: {problem.reason}", file=sys.stderr)
+        print(printable(f"{problem.kind}: {problem.name}: {problem.reason}"), file=sys.stderr)
     images = found.header.entries
     missing = [n for n in range(packing.shards(images)) if not shard_path(target, n).exists()]
     tasks = [(target, number, packing) for number in missing]

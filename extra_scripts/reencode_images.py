@@ -33,6 +33,7 @@ from unlabeled.cli.script import run_script
 from unlabeled.data.decode import BrokenImage, decode_bytes, decode_file
 from unlabeled.data.sources.folder import EXTENSIONS
 from unlabeled.errors import ConfigError, DataError
+from unlabeled.printable import printable
 
 JPEG_EXTENSIONS = (".jpg", ".jpeg", ".jpe", ".jfif")
 SETTINGS = ".reencode_images.json"
@@ -150,7 +151,7 @@ def reencode_all(
             written += count
             broken += failed
             for name, reason in failed:
-                print(f"broken: {name}: {reason}", file=sys.stderr, flush=True)
+                print(printable(f"broken: {name}: {reason}"), file=sys.stderr, flush=True)
     except BrokenProcessPool as error:
         raise DataError(
             "a process died, perhaps for want of memory; start again with fewer --workers: "

@@ -11,7 +11,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from unlabeled.cli.printable import printable
 from unlabeled.data.index.building import Built, build
 from unlabeled.data.index.checking import DAMAGE, check, statistics
 from unlabeled.data.index.deep_checking import check_images
@@ -22,6 +21,7 @@ from unlabeled.data.index.reader import Index
 from unlabeled.data.index.records import Problem
 from unlabeled.data.index.shuffling import shuffle
 from unlabeled.errors import ConfigError, DataError
+from unlabeled.printable import printable
 
 if TYPE_CHECKING:
     Actions = argparse._SubParsersAction[argparse.ArgumentParser]

@@ -10,10 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from unlabeled.cli.printable import printable
 from unlabeled.errors import ConfigError, EnvironmentProblem
 from unlabeled.hooks.console import duration
 from unlabeled.launch.job_listing import RunReport, list_runs, named_run, report_run
+from unlabeled.printable import printable
 
 HEADINGS = ("run", "state", "step", "epoch", "loss", "ETA", "restarts", "log", "why")
 WHY_WIDTH = 100

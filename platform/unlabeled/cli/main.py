@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import unlabeled
-from unlabeled.cli.printable import printable
 from unlabeled.errors import ConfigError, UserError
+from unlabeled.printable import printable
 
 
 @dataclass(frozen=True)

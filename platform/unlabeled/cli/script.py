@@ -7,8 +7,8 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from unlabeled.cli.printable import printable
 from unlabeled.errors import EnvironmentProblem, UserError
+from unlabeled.printable import printable
 
 
 def run_script(main: Callable[[], object], *, stopped: str = "stopped") -> NoReturn:

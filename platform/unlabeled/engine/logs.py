@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from unlabeled.printable import printable
+
 
 @contextmanager
 def log_to(file: Path | None, *, terminal: bool) -> Iterator[None]:
@@ -16,11 +18,11 @@ def log_to(file: Path | None, *, terminal: bool) -> Iterator[None]:
     handlers: list[logging.Handler] = [logging.NullHandler()]
     if terminal:
         shown = logging.StreamHandler(sys.stdout)
-        shown.setFormatter(logging.Formatter("%(message)s"))
+        shown.setFormatter(_Printable("%(message)s"))
         handlers.append(shown)
     if file is not None:
         kept = logging.FileHandler(file, encoding="utf-8")
-        kept.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        kept.setFormatter(_Printable("%(asctime)s %(levelname)s %(message)s"))
         handlers.append(kept)
     level, propagate = root.level, root.propagate
     root.setLevel(logging.INFO)
@@ -35,3 +37,16 @@ def log_to(file: Path | None, *, terminal: bool) -> Iterator[None]:
             handler.close()
         root.setLevel(level)
         root.propagate = propagate
+
+
+class _Printable(logging.Formatter):
+    """What names of files bring along neither drives a terminal nor looks like a line of the log.
+
+    News may have several lines, as tables do; warnings, which name what is broken, have one.
+    """
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        lines = super().formatMessage(record).split("\n")
+        if record.levelno > logging.INFO:
+            return printable(" ".join(lines))
+        return "\n".join(map(printable, lines))

@@ -12,6 +12,7 @@ from PIL import Image
 
 from unlabeled.data.decode import BrokenImage
 from unlabeled.data.sources.base import Source
+from unlabeled.printable import printable
 
 _STYLE = """
 body { font: 13px sans-serif; margin: 16px; color: #222; }
@@ -81,4 +82,4 @@ def _shown(source: Source, image: int, side: int) -> str:
 
 def _text(text: str) -> str:
     """Text of a page: characters that cannot be shown become `?`."""
-    return html.escape("".join(each if each.isprintable() else "?" for each in text))
+    return html.escape(printable(text))
