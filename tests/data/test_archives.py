@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import stat
 import tarfile
+import tracemalloc
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -87,6 +89,28 @@ HOSTILE = {
     "bomb.tgz": lambda p: tar(p, {**FILES, "bomb.jpg": bytes(1 << 24)}),
     "symlink.zip": lambda p: zipped(p, {**FILES, "l": b"/etc"}, {"l": stat.S_IFLNK}),
 }
+
+
+def test_headers_that_fill_memory_and_files_that_fill_a_disk(tmp_path: Path) -> None:
+    """Tarfile reads a header whole, and one within another by calling itself."""
+    huge = tarfile.TarInfo("././@LongLink")
+    huge.type, huge.size = tarfile.GNUTYPE_LONGNAME, 1 << 26
+    nested = tarfile.TarInfo("././@LongLink")
+    nested.type, nested.size = tarfile.GNUTYPE_LONGNAME, 1
+    many = b"".join(tarfile.TarInfo(f"{n}.jpg").tobuf() for n in range(20_000))
+    end = bytes(1024)
+    for content, told in (
+        (huge.tobuf() + bytes(1 << 26) + end, "is damaged"),
+        ((nested.tobuf() + b"a".ljust(512, b"\0")) * 3000 + end, "is damaged"),
+        (many + end, "over 100 times as large as it"),
+    ):
+        (tmp_path / "x.tgz").write_bytes(gzip.compress(content))
+        tracemalloc.start()
+        with pytest.raises(DataError, match=told):
+            unpack(tmp_path / "x.tgz", tmp_path / "out", lambda member: member)
+        assert tracemalloc.get_traced_memory()[1] < 1 << 25
+        tracemalloc.stop()
+        assert not below(tmp_path / "out")
 
 
 @pytest.mark.parametrize("name", HOSTILE)

@@ -12,9 +12,10 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, Any
 
 from unlabeled.data.expected_files import Tell, untold
+from unlabeled.data.index.tar_headers import MAX_EXTENDED_BYTES
 from unlabeled.errors import DataError, EnvironmentProblem
 
 Place = Callable[[str], str | None]
@@ -22,11 +23,13 @@ Place = Callable[[str], str | None]
 
 MOST_TIMES = 100
 """How much larger than the archive its files may be: those of pictures are no larger at all."""
+MEMBER_BYTES = 512
+"""What a member counts beside its content: files without any fill a disk too."""
 
 # What damaged bytes make the readers of tar, gzip, xz and zip raise.
 _DAMAGED = (
     *(tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, lzma.LZMAError),
-    *(EOFError, ValueError, NotImplementedError),
+    *(EOFError, ValueError, NotImplementedError, RecursionError),
 )
 
 
@@ -47,7 +50,7 @@ def unpack(archive: Path, folder: Path, place: Place, *, tell: Tell = untold) ->
             for name, file in members:
                 target = place(name)
                 if target is not None:
-                    room -= _write(file, beside / _below(target, archive), room)
+                    room -= MEMBER_BYTES + _write(file, beside / _below(target, archive), room)
                     count += 1
                 if room < 0:
                     raise _refused(archive, name, f"over {MOST_TIMES} times as large as it")
@@ -73,8 +76,17 @@ def _members(archive: Path) -> Iterator[Iterator[tuple[str, IO[bytes]]]]:
         with zipfile.ZipFile(archive) as zipped:
             yield _of_zip(zipped, archive)
     else:
-        with tarfile.open(archive, "r:*") as tar:
+        with tarfile.open(archive, "r:*", tarinfo=_Bounded) as tar:
             yield _of_tar(tar, archive)
+
+
+class _Bounded(tarfile.TarInfo):
+    """A member whose names and attributes fit into memory: tarfile reads them whole."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> Any:
+        if self.type not in tarfile.REGULAR_TYPES and self.size > MAX_EXTENDED_BYTES:
+            raise tarfile.ReadError(f"a header of {self.size} bytes")
+        return super()._proc_member(tar)  # type: ignore[misc]
 
 
 def _of_tar(tar: tarfile.TarFile, archive: Path) -> Iterator[tuple[str, IO[bytes]]]:
