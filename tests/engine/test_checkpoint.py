@@ -136,6 +136,18 @@ def test_a_damaged_file_is_said_and_named(trainer: Trainer, damage: str, file: s
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.filterwarnings("ignore:Detected pickle protocol")
+def test_no_first_byte_ends_in_a_traceback(trainer: Trainer) -> None:
+    """Torch takes what does not begin as an archive for a file of its first versions."""
+    path = saved(trainer, 1)
+    whole = (path / "shared.pt").read_bytes()
+    for byte in range(256):
+        if byte != whole[0]:
+            (path / "shared.pt").write_bytes(bytes([byte]) + whole[1:])
+            with pytest.raises(CheckpointError):
+                checkpoint.load(path)
+
+
 @pytest.mark.parametrize("content", [{"format": 1}, {"format": 3}, {}, {"state_dict": {}}])
 def test_a_file_of_another_format_says_which_one_is_read(
     trainer: Trainer, content: dict[str, Any]

@@ -17,6 +17,7 @@ from torch import Tensor
 from unlabeled.distributed import comm
 from unlabeled.distributed.rank_rows import RankRows, redistribute
 from unlabeled.errors import CheckpointError
+from unlabeled.models.backbone_files import UNREADABLE
 
 
 def rank_file(rank: int) -> str:
@@ -38,12 +39,12 @@ def read(path: Path, *, mapped: bool = False) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=mapped)
     except FileNotFoundError as error:
         raise CheckpointError(f"{path}: no such checkpoint file") from error
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise _damaged(path, error) from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(
             f"{path}: refused, it is not plain data ({_first_line(error)})"
         ) from error
+    except UNREADABLE as error:
+        raise _damaged(path, error) from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: not a checkpoint, it holds one {type(content).__name__}")
     return content
@@ -114,4 +115,4 @@ def _damaged(path: Path, error: BaseException) -> CheckpointError:
 
 
 def _first_line(error: BaseException) -> str:
-    return str(error).strip().split("\n", 1)[0][:200]
+    return str(error).strip().split("\n", 1)[0][:200] or type(error).__name__

@@ -6,6 +6,7 @@ import argparse
 import os
 import pickle
 import re
+import struct
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -24,6 +25,11 @@ from unlabeled.registry import Component
 
 PICKLED = (".pt", ".pth", ".tar", ".torch")
 """Suffixes of torch.save's files; SwAV's published weights end in .pth.tar, VISSL's in .torch."""
+UNREADABLE = (
+    *(pickle.UnpicklingError, OSError, EOFError, RuntimeError, LookupError, ValueError),
+    *(TypeError, AttributeError, AssertionError, OverflowError, struct.error),
+)
+"""What torch's restricted unpickler raises on damaged bytes, found by trying."""
 _PICKLE_HINT = (
     ". A pickle is a program: open it where you trust it and save its tensors with torch.save"
 )
@@ -199,17 +205,7 @@ def _read_pickled(path: Path) -> Any:
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
             return torch.load(path, map_location="cpu", weights_only=True)
-    except (
-        pickle.UnpicklingError,
-        OSError,
-        EOFError,
-        RuntimeError,
-        LookupError,
-        ValueError,
-        TypeError,
-        AttributeError,
-        AssertionError,
-    ) as error:  # what torch's restricted unpickler raises on damaged bytes, found by trying
+    except UNREADABLE as error:
         raise _unreadable(path, error) from error
 
 
