@@ -25,6 +25,7 @@ from typing import Annotated, Any
 import numpy as np
 
 from unlabeled.config.check import build_config
+from unlabeled.data.npy_files import map_array
 from unlabeled.data.sources.base import Source
 from unlabeled.errors import DataError
 from unlabeled.evaluation.feature_tables import TableFormat, read_lines
@@ -213,9 +214,9 @@ def read_card(path: Path) -> dict[str, Any]:
 def read_shard(path: Path, shape: tuple[int, int], dtype: str) -> np.ndarray:
     """A shard, memory-mapped and read-only; DataError if it is not of this shape and type."""
     try:
-        array: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"cannot read {path}: {error}; extract into this folder again") from error
+        array = map_array(path)
+    except DataError as error:
+        raise DataError(f"{error}; extract into this folder again") from error
     if array.shape != shape or array.dtype != np.dtype(dtype):
         raise DataError(
             f"{path} holds {array.shape} of {array.dtype}, expected {shape} of {dtype}; remove it "

@@ -8,12 +8,11 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from unlabeled.data.index.layout import HEADER
 from unlabeled.data.index.listings import Unit
 from unlabeled.data.index.reader import Index
 from unlabeled.data.index.remote_files import is_remote
+from unlabeled.data.npy_files import map_array
 from unlabeled.errors import ConfigError, DataError
 
 LIST_BYTES, ENTRIES_PER_UNIT = 1 << 26, 1_000_000
@@ -106,10 +105,7 @@ def _index_units(path: Path) -> Iterator[Unit]:
 
 
 def _array_length(path: Path) -> int:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise DataError(f"cannot read {path}: {error}") from error
+    array = map_array(path)
     if array.ndim != 1 or array.dtype.kind not in "US":
         raise DataError(
             f"{path}: expected a one-dimensional array of strings, got shape {array.shape} of "

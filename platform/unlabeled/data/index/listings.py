@@ -13,13 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import numpy as np
-
 from unlabeled.data.index.layout import NO_LABEL, UNKNOWN, Kind
 from unlabeled.data.index.reader import Index
 from unlabeled.data.index.records import FILE, MAX_LABEL_BYTES, Noted, Problem, Record
 from unlabeled.data.index.remote_files import is_remote
 from unlabeled.data.index.shard_records import shard_records
+from unlabeled.data.npy_files import map_array
 from unlabeled.data.sources.folder import EXTENSIONS
 from unlabeled.errors import DataError
 
@@ -141,7 +140,7 @@ def _rest_of_line(file: BinaryIO) -> None:
 
 def _array(unit: Unit, noted: Noted) -> Iterator[Record]:
     """A range of an .npy array of strings."""
-    names = np.load(unit.source, mmap_mode="r", allow_pickle=False)[unit.start : unit.stop]
+    names = map_array(Path(unit.source))[unit.start : unit.stop]
     for name in names:
         yield from _listed(unit, name if isinstance(name, bytes) else str(name), b"", noted)
 

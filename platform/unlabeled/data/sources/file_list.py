@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from unlabeled.data.decode import decode_file
+from unlabeled.data.npy_files import map_array
 from unlabeled.data.sources.base import Source, Split
 from unlabeled.data.sources.labels import class_names, class_numbers
 from unlabeled.data.sources.paths import PathList
@@ -78,11 +79,10 @@ def read_lines(file: str) -> list[str]:
     path = Path(file).expanduser()
     try:
         if path.suffix == ".npy":
-            return _array(file, np.load(path, allow_pickle=False))
+            return _array(file, map_array(path))
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except (OSError, ValueError, EOFError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise DataError(f"cannot read {file}: {reason}") from error
+    except OSError as error:
+        raise DataError(f"cannot read {file}: {error.strerror}") from error
     return [line.strip("\r") for line in text.split("\n") if line.strip()]
 
 
