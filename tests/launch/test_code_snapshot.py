@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 import unlabeled
-from unlabeled.errors import ConfigError
+from unlabeled.errors import ConfigError, EnvironmentProblem
 from unlabeled.launch.code_snapshot import snapshot
 
 
@@ -45,6 +45,33 @@ def test_a_command_started_there_runs_the_copy(tmp_path: Path) -> None:
         check=True,
     ).stdout
     assert where.strip() == str(folder / "unlabeled" / "__init__.py")
+
+
+def test_the_lock_of_an_editor_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plugin = tmp_path / "here" / "my_lab" / "__init__.py"
+    plugin.parent.mkdir(parents=True)
+    plugin.write_text("")
+    plugin.with_name(".#__init__.py").symlink_to("somebody@a-machine.1234:1700000000")
+    monkeypatch.syspath_prepend(str(tmp_path / "here"))
+    folder = snapshot(tmp_path / "code", ["my_lab"])
+    assert list(files(folder / "my_lab")) == ["__init__.py"]
+
+
+def test_what_cannot_be_copied_is_said_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plugin = tmp_path / "here" / "my_lab" / "__init__.py"
+    plugin.parent.mkdir(parents=True)
+    plugin.write_text("")
+    os.mkfifo(plugin.with_name("pipe"))
+    monkeypatch.syspath_prepend(str(tmp_path / "here"))
+    with pytest.raises(
+        EnvironmentProblem, match=r"cannot copy the code into .*: .*is a named pipe"
+    ):
+        snapshot(tmp_path / "code", ["my_lab"])
+    (tmp_path / "a file").write_text("")
+    with pytest.raises(EnvironmentProblem, match="Not a directory"):
+        snapshot(tmp_path / "a file" / "code", [])
 
 
 def test_what_was_compiled_need_not_be_compiled_again(

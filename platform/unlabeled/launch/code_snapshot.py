@@ -9,15 +9,24 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import unlabeled
-from unlabeled.errors import ConfigError
+from unlabeled.errors import ConfigError, EnvironmentProblem
 
 
 def snapshot(folder: Path, plugins: Sequence[str]) -> Path:
     """Copy this package and the plugins' top-level modules into `folder`, anew; returns it.
 
     What is installed among Python's own packages stays there. ConfigError for a plugin that cannot
-    be found.
+    be found, EnvironmentProblem for what cannot be copied.
     """
+    try:
+        _fill(folder, plugins)
+    except OSError as error:  # of several files at once: a list of what went wrong
+        reason = error.strerror or str(error.args[0][0][2])
+        raise EnvironmentProblem(f"cannot copy the code into {folder}: {reason}") from error
+    return folder
+
+
+def _fill(folder: Path, plugins: Sequence[str]) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     own = unlabeled.__file__
@@ -32,7 +41,6 @@ def snapshot(folder: Path, plugins: Sequence[str]) -> Path:
         elif spec.origin is None:  # a folder without __init__.py
             for place in spec.submodule_search_locations or ():
                 _copy_folder(Path(place), folder / name)
-    return folder
 
 
 def _installed(file: Path) -> bool:
@@ -54,4 +62,9 @@ def _copy(origin: Path, folder: Path) -> None:
 def _copy_folder(source: Path, target: Path) -> None:
     # Links are followed: configs is one, to a folder outside of the package. Compiled files come
     # along (times are kept, so they stay valid), or every rank would compile the package at once.
-    shutil.copytree(source, target, ignore=shutil.ignore_patterns(".git"))
+    shutil.copytree(source, target, ignore=_left_out)
+
+
+def _left_out(folder: str, names: Sequence[str]) -> set[str]:
+    """The history, and links that lead nowhere: an editor's locks are such."""
+    return {name for name in names if name == ".git" or not Path(folder, name).exists()}
