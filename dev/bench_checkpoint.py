@@ -117,6 +117,7 @@ class Bench:
             optimizer=self.trainer.optimizer,
             scaler=self.trainer.precision.scaler,
             data=self.trainer.data.identity,
+            present=self.trainer.round,
         )
 
     def at_once(self) -> float:

@@ -41,6 +41,7 @@ def restored(trainer: Trainer, path: Path) -> int:
         method=trainer.method,
         optimizer=trainer.optimizer,
         scaler=trainer.precision.scaler,
+        present=trainer.round,
     )
 
 

@@ -125,5 +125,6 @@ def test_the_loss_scale_is_part_of_a_checkpoint(tmp_path: Path) -> None:
         method=other.method,
         optimizer=other.optimizer,
         scaler=other.precision.scaler,
+        present=other.round,
     )
     assert other.precision.scaler.get_scale() == 128.0

@@ -52,6 +52,7 @@ def _restored(
         method=trainer.method,
         optimizer=trainer.optimizer,
         scaler=trainer.precision.scaler,
+        present=trainer.round,
     )
     assert step == STOPPED
     return _state(trainer)

@@ -150,7 +150,7 @@ def test_rounds_and_checkpoints_by_samples_know_no_epochs(
         *("checkpoint.every_epochs=3", "checkpoint.every_samples=30", "checkpoint.keep=20"),
         *("hooks.collapse_alarm.patience_epochs=2", "hooks.collapse_alarm.min_rank=1000"),
     )
-    trainer.meters.append(Counting(None, method=trainer.method))
+    trainer.round.meters.append(Counting(None, method=trainer.method))
     with caplog.at_level(logging.WARNING):
         trainer.fit()
     records = list(RunDirectory(tmp_path).metrics())

@@ -18,6 +18,11 @@ def losses(run: Path) -> dict[int, float]:
     return {r["step"]: r["loss"] for r in RunDirectory(run).metrics() if r["phase"] == "train"}
 
 
+def rounds(run: Path) -> dict[int, dict[str, Any]]:
+    """What is recorded at the ends of epochs, by their steps: losses, meters and probes."""
+    return {r["step"]: r for r in RunDirectory(run).metrics() if r["phase"] == "epoch"}
+
+
 def tensors(value: Any, path: str = "") -> dict[str, Tensor]:
     """Every tensor of a checkpoint by its path."""
     if isinstance(value, Tensor):
@@ -43,8 +48,13 @@ def final_state(run: Path) -> dict[str, Tensor]:
 
 
 def assert_same_run(killed: Path, alone: Path, steps: int) -> None:
-    """Both runs have the losses of all steps, and end with the same bits."""
+    """Both runs have the losses of all steps and the numbers of all epochs, and the same end.
+
+    All bit for bit. One that was stopped has a record there too.
+    """
     assert losses(killed) == losses(alone)
+    found = rounds(killed)
+    assert {step: found.get(step) for step in rounds(alone)} == rounds(alone)
     assert set(losses(alone)) == set(range(1, steps + 1))
     ours, theirs = final_state(killed), final_state(alone)
     assert ours.keys() == theirs.keys()

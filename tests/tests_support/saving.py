@@ -62,6 +62,7 @@ def contents_of(trainer: Trainer, step: int) -> dict[str, dict[str, Any]]:
         optimizer=trainer.optimizer,
         scaler=trainer.precision.scaler,
         data=trainer.data.identity,
+        present=trainer.round,
     )
 
 

@@ -1,8 +1,9 @@
 """Checkpoints: what is in them, where they lie, and how a run gets its state back.
 
-<run>/checkpoints/<step>/shared.pt   written by rank 0: method, optimizer, scaler, step, and
-                             which data it was trained on
-                         rank0000.pt one per rank: buffers that differ between ranks, random states
+<run>/checkpoints/<step>/shared.pt   written by rank 0: method, optimizer, scaler, step, the
+                             losses of the round, and which data it was trained on
+                         rank0000.pt one per rank: buffers that differ between ranks, random
+                             states, meters
                          shards0000.safetensors one per rank: its rows of what the ranks divide
                              among them, if they do (`sharding`); then shared.pt lacks it
 <run>/checkpoints/last               the name of the newest complete one
@@ -41,6 +42,7 @@ from unlabeled.engine.checkpoint_shards import (
     whole_shards,
 )
 from unlabeled.engine.data_identity import DataIdentity
+from unlabeled.engine.round import Round
 from unlabeled.engine.snapshot import Place
 from unlabeled.errors import CheckpointError
 from unlabeled.methods.base import Method
@@ -79,6 +81,7 @@ def contents(
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
     data: DataIdentity,
+    present: Round,
 ) -> dict[str, dict[str, Any]]:
     """What this rank writes, by file name; the tensors are the living ones, not copies."""
     state, optimizer_state = dict(method.state_dict()), optimizer.state_dict()
@@ -86,7 +89,11 @@ def contents(
     slots = {number: dict(slot) for number, slot in optimizer_state["state"].items()}
     of_method, of_slots = take_shards(state, slots)
     files: dict[str, dict[str, Any]] = {
-        rank_file(comm.rank()): {"buffers": mine, "random": random_state()}
+        rank_file(comm.rank()): {
+            "buffers": mine,
+            "random": random_state(),
+            "meters": present.of_rank(),
+        }
     }
     if of_method:
         files[shard_file(comm.rank())] = shard_content(of_method, of_slots)
@@ -101,6 +108,7 @@ def contents(
             "optimizer": {**optimizer_state, "state": slots},
             "scaler": scaler.state_dict(),
             "data": asdict(data),
+            "losses": present.losses,
         }
     return files
 
@@ -153,6 +161,7 @@ def restore(
     method: Method,
     optimizer: torch.optim.Optimizer,
     scaler: torch.amp.GradScaler,
+    present: Round,
 ) -> int:
     """Put a checkpoint back into the objects of this rank; returns its step.
 
@@ -164,18 +173,19 @@ def restore(
     step = int(checkpoint.shared["step"])
     if checkpoint.written_by == comm.world_size():
         own = read(checkpoint.path / rank_file(comm.rank()))
-        buffers, random_numbers = own["buffers"], own["random"]
+        buffers, random_numbers, of_rank = own["buffers"], own["random"], own.get("meters")
     else:
         buffers = redistributed_buffers(
             checkpoint.path, method.rank_buffers, written_by=checkpoint.written_by
         )
-        random_numbers = None
+        random_numbers = of_rank = None
     state = {**checkpoint.shared["method"], **buffers}
     stored = {**state, **stored_method(checkpoint.path)}
     describe_mismatch(method.state_dict(), stored, origin=str(checkpoint.path))
     load_method(checkpoint.path, method, state)
     load_optimizer(checkpoint.path, optimizer, checkpoint.shared["optimizer"])
     scaler.load_state_dict(checkpoint.shared["scaler"])
+    present.load(checkpoint.shared.get("losses", ()), of_rank)  # older files have neither
     if random_numbers is None:
         seed_random_state(mix(method.facts.seed, step, comm.rank()))
     else:

@@ -57,6 +57,7 @@ class CheckpointWriter(Hook):
                     optimizer=trainer.optimizer,
                     scaler=trainer.precision.scaler,
                     data=trainer.data.identity,
+                    present=trainer.round,
                 ),
             )
             if not self.config.background:

@@ -78,6 +78,7 @@ def continue_from(loaded: Checkpoint, trainer: Trainer) -> None:
         method=trainer.method,
         optimizer=trainer.optimizer,
         scaler=trainer.precision.scaler,
+        present=trainer.round,
     )
     log.info("continuing from step %d (%s)", trainer.step, loaded.path)
     if loaded.written_by != comm.world_size():

@@ -15,6 +15,7 @@ from unlabeled.engine.data import TrainingData
 from unlabeled.engine.nonfinite import check_finite
 from unlabeled.engine.precision import Precision
 from unlabeled.engine.probe_data import ProbeData
+from unlabeled.engine.round import Round
 from unlabeled.engine.run_directory import RunDirectory
 from unlabeled.hooks.base import Hook, Record
 from unlabeled.meters.base import Meter
@@ -60,11 +61,10 @@ class Trainer:
     ) -> None:
         self.method, self.data, self.optimizer, self.scheduler = method, data, optimizer, scheduler
         self.weight_decay = weight_decay
-        self.precision, self.meters, self.hooks = precision, meters, hooks
+        self.precision, self.round, self.hooks = precision, Round(meters), hooks
         self.run, self.settings, self.device = run, settings, device
         self.config, self.probe_data = config, probe_data
         self.step = 0
-        self._round_losses: list[float] = []
         self.parallel = parallel
 
     @property
@@ -199,10 +199,7 @@ class Trainer:
         waited: float,
     ) -> Record:
         """One line of metrics.jsonl; `means` are those over ranks and micro-batches."""
-        self._round_losses.append(means["loss"])
-        for output in outputs:
-            for meter in self.meters:
-                meter.update(output)
+        self.round.add(means["loss"], outputs)
         return {
             "phase": "train",
             "step": self.step,
@@ -230,12 +227,9 @@ class Trainer:
             "step": self.step,
             "samples": record["samples"],
             "epoch": record["epoch"],
-            "loss": sum(self._round_losses) / len(self._round_losses),
+            **self.round.numbers(),
         }
-        for meter in self.meters:
-            of_round.update(meter.compute())
         for hook in self.hooks:
             hook.after_epoch(self, of_round)
-        self._round_losses.clear()
-        for meter in self.meters:
-            meter.reset()
+        if self.ends_round():  # a run that `max_steps` stops goes on within the round
+            self.round.reset()

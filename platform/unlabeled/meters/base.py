@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import abc
+from collections.abc import Mapping
+from typing import Any
+
+import torch
 
 from unlabeled.methods.base import Method, MethodOutput
 
@@ -29,3 +33,19 @@ class Meter(abc.ABC):
     @abc.abstractmethod
     def reset(self) -> None:
         """Forget the epoch."""
+
+    def state(self) -> dict[str, Any]:
+        """What this rank has seen of the epoch, as tensors and plain values, for a checkpoint.
+
+        A meter without it begins anew where a run is continued within an epoch.
+        """
+        return {}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state` gave; tensors come from the CPU."""
+        assert not state, f"{type(self).__name__} cannot take {sorted(state)}"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the outputs are."""
+        return next(self.method.parameters()).device

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -51,8 +53,7 @@ class CodeEntropy(Meter):
         if rows == 0:
             return {}
         if self._sums is None:  # a rank without rows still takes part in the sum
-            device = next(self.method.parameters()).device
-            sums = torch.zeros(width, dtype=torch.float64, device=device)
+            sums = torch.zeros(width, dtype=torch.float64, device=self.device)
         else:
             sums = self._sums.clone()  # a copy, so that computing twice gives the same
         means = comm.all_reduce_sum(sums) / rows  # [K + 1]
@@ -66,6 +67,15 @@ class CodeEntropy(Meter):
         """Forget the sums."""
         self._sums = None
         self._rows = 0
+
+    def state(self) -> dict[str, Any]:
+        """The sums, and of how many rows they are."""
+        return {"sums": self._sums, "rows": self._rows}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on adding."""
+        self._sums = None if state["sums"] is None else state["sums"].to(self.device)
+        self._rows = state["rows"]
 
 
 def _entropy(probabilities: Tensor) -> Tensor:

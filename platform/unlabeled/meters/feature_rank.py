@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -69,16 +70,29 @@ class FeatureRank(Meter):
         if dim == 0:
             return {}
         if self._newest:
-            rows = torch.cat(list(self._newest))[-self._rows_per_rank :].double()  # [n, D]
+            rows = self._rows().double()  # [n, D]
         else:  # a rank without rows still takes part in the sums
-            device = next(self.method.parameters()).device
-            rows = torch.zeros(0, dim, dtype=torch.float64, device=device)
+            rows = torch.zeros(0, dim, dtype=torch.float64, device=self.device)
         return {"feature_std": _mean_std(rows), "rank_me": _rank_me(rows)}
 
     def reset(self) -> None:
         """Forget the rows."""
         self._newest.clear()
         self._held = 0
+
+    def state(self) -> dict[str, Any]:
+        """The newest rows."""
+        return {"rows": self._rows() if self._newest else None}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on behind these rows."""
+        self.reset()
+        if state["rows"] is not None:
+            self._newest.append(state["rows"].to(self.device))
+            self._held = len(state["rows"])
+
+    def _rows(self) -> Tensor:
+        return torch.cat(list(self._newest))[-self._rows_per_rank :]  # [n, D]
 
 
 def _mean_std(rows: Tensor) -> float:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -44,7 +46,7 @@ class PrototypeUsage(Meter):
         if num_prototypes == 0:
             return {}
         if self._won is None:  # a rank without rows still takes part in the maximum
-            won = torch.zeros(num_prototypes, device=next(self.method.parameters()).device)
+            won = torch.zeros(num_prototypes, device=self.device)
         else:
             won = self._won.float()  # a copy, so that computing twice gives the same
         return {"prototype_usage": float(comm.all_reduce_max(won).mean())}
@@ -52,3 +54,11 @@ class PrototypeUsage(Meter):
     def reset(self) -> None:
         """Forget the winners."""
         self._won = None
+
+    def state(self) -> dict[str, Any]:
+        """The winners."""
+        return {"won": self._won}
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Go on marking."""
+        self._won = None if state["won"] is None else state["won"].to(self.device)
