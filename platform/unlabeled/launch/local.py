@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import math
 import multiprocessing
+import os
 import signal
 import sys
 import tempfile
@@ -165,3 +166,6 @@ def _die_with_parent() -> None:
     """On Linux, be killed when the command that started us is (PR_SET_PDEATHSIG = 1)."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+        parent = multiprocessing.parent_process()
+        if parent is not None and parent.pid != os.getppid():  # it died while we imported
+            os._exit(1)
