@@ -84,7 +84,10 @@ def test_a_directory_that_may_not_be_written(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_the_second_of_two_commands_is_refused_and_changes_nothing(tmp_path: Path) -> None:
+@pytest.mark.parametrize("processes", [1, 2])
+def test_the_second_of_two_commands_is_refused_and_changes_nothing(
+    processes: int, tmp_path: Path
+) -> None:
     run = tmp_path / "run"
     command = ["pretrain", *TINY, "epochs=1000", "max_steps=4000", "run.dir=run"]
     with started(*command, cwd=tmp_path) as first:
@@ -92,7 +95,7 @@ def test_the_second_of_two_commands_is_refused_and_changes_nothing(tmp_path: Pat
             assert first.poll() is None
             time.sleep(0.1)
         status, config = ((run / name).read_bytes() for name in ("status.json", "config.yaml"))
-        second = unlabeled(*command, cwd=tmp_path)
+        second = unlabeled(*command, f"launch.processes={processes}", cwd=tmp_path)
         assert second.returncode == 2
         assert second.stderr.count("\n") == 1
         assert f"is being written by process {first.pid} on " in second.stderr

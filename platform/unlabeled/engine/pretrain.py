@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import sys
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ from unlabeled.engine.run_lock import only_writer
 from unlabeled.engine.run_status import recorded_status
 from unlabeled.engine.stored_backbones import begin_with
 from unlabeled.engine.trainer import Trainer
+from unlabeled.errors import UserError
 
 log = logging.getLogger(__name__)
 
@@ -47,15 +48,27 @@ def _pretrain(config: PretrainConfig, device: torch.device, interruption: Interr
     # Under torchrun every rank composes its own config, and the default name holds the time.
     run = RunDirectory(comm.all_gather_objects(config.run.dir)[0])
     find_checkpoint(config, run)  # whatever is refused is refused before anything is made
+    with ExitStack() as stack:
+        refused: UserError | None = None
+        if comm.rank() == 0:
+            try:
+                run.create()
+                stack.enter_context(only_writer(run))
+            except UserError as error:
+                refused = error
+        if (told := comm.all_gather_objects(refused)[0]) is not None:
+            raise told
+        _train_in(run, config, device, interruption)
+
+
+def _train_in(
+    run: RunDirectory, config: PretrainConfig, device: torch.device, interruption: Interruption
+) -> None:
     lead = comm.rank() == 0
-    if lead:
-        run.create()
     with (
-        only_writer(run) if lead else nullcontext(),
         log_to(run.log_file if lead else None, terminal=lead),
         recorded_status(run, lead=lead) as status,
     ):
-        comm.barrier()
         start = find_checkpoint(config, run)
         trainer = build_trainer(config, run, device, interruption)
         origin = None if start is None else checkpoint.load(start)
