@@ -14,7 +14,8 @@ from unlabeled.cli.hydra_flags import run_command
 from unlabeled.config.check import build_config, to_data
 from unlabeled.config.schema import EvaluateConfig, PretrainConfig
 from unlabeled.engine.run_directory import RunDirectory, write_yaml
-from unlabeled.errors import CheckpointError, ConfigError
+from unlabeled.errors import CheckpointError, ConfigError, DivergenceError, Interrupted
+from unlabeled.launch import torchrun
 
 Launched = list[Any]
 
@@ -166,3 +167,65 @@ def test_a_sweep_of_two_makes_two_runs(tmp_path: Path) -> None:
     alone = unlabeled("pretrain", *TINY, "seed=1", *sweep[2:], "run.dir=alone", cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
     assert losses(tmp_path / "alone") == second
+
+
+@pytest.mark.slow
+def test_from_with_cfg_job_shows_the_config_and_begins_nothing(
+    run: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert launched("--from", str(run), "--cfg", "job", "seed=6") == []
+    shown = build_config(PretrainConfig, yaml.safe_load(capsys.readouterr().out))
+    assert (shown.method.name, shown.seed) == ("simclr", 6)
+    with pytest.raises(ConfigError, match="--from: --multirun does not go with it"):
+        launched("--from", str(run), "--multirun", "seed=1,2")
+
+
+@pytest.mark.slow
+def test_from_under_torchrun_takes_the_processes_that_it_started(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in torchrun.VARIABLES:
+        monkeypatch.setenv(name, "1")
+    (again,) = launched("--from", str(run))
+    assert again.launch.name == "torchrun"
+
+
+@pytest.mark.slow
+def test_a_sweep_ends_with_the_first_job_that_cannot_begin(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match="seeed: unknown key"):
+        launched(*TINY, "--multirun", "seed=0,1", "seeed=1")
+    assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_a_choice_of_null_holds_in_every_job_of_a_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    configs = launched(*TINY, "--multirun", "seed=0,1", "assigner=null")
+    assert [config.assigner for config in configs] == [None, None]
+
+
+@pytest.mark.slow
+def test_a_job_that_fails_does_not_cost_the_others_and_one_that_is_stopped_ends_the_sweep(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    begun = []
+
+    def launch(config: PretrainConfig) -> None:
+        begun.append(config.seed)
+        if config.seed == 1:
+            raise DivergenceError("the loss became nan")
+        if config.seed == 3:
+            raise Interrupted("SIGTERM after step 3")
+
+    assert run_command("pretrain", PretrainConfig, [*TINY, "-m", "seed=0,1,2"], launch) == 6
+    assert begun == [0, 1, 2]
+    assert capsys.readouterr().err == "unlabeled: the loss became nan\n"
+    with pytest.raises(Interrupted):
+        run_command("pretrain", PretrainConfig, [*TINY, "-m", "seed=3,4"], launch)
+    assert begun == [0, 1, 2, 3]

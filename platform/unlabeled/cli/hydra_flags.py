@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from datetime import datetime
 from itertools import pairwise
@@ -12,11 +13,12 @@ import yaml
 from hydra._internal.utils import _run_hydra, get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
+from unlabeled.cli.telling import tell
 from unlabeled.config.check import build_config, to_data
 from unlabeled.config.compose import compose_config, parse_override, sort_overrides
 from unlabeled.config.location import config_dir
 from unlabeled.engine.run_directory import RunDirectory
-from unlabeled.errors import ConfigError
+from unlabeled.errors import ConfigError, Interrupted, UserError
 from unlabeled.launch.torchrun import started_by_torchrun
 from unlabeled.registry import load_plugins
 
@@ -37,23 +39,27 @@ def run_command(
     """
     arguments, start = _take_from(list(argv))
     flags, overrides = _split_flags(arguments)
-    if started_by_torchrun() and not any(o.startswith("launch=") for o in overrides):
-        overrides.insert(0, "launch=torchrun")
+    if flags and not _shows_job(flags):
+        if start is not None:
+            raise ConfigError(f"--from: {flags[0]} does not go with it, --cfg job alone does")
+        return _hand_to_hydra(name, schema, flags, _launched(overrides), launch, complete)
     if start is not None:
-        launch(_check(schema, *_from_run(start, overrides), complete))
-    elif _shows_job(flags):
-        config = _composed(name, schema, overrides, complete)
-        print(yaml.safe_dump(to_data(config), sort_keys=False), end="")
-    elif flags:
-        _hand_to_hydra(name, schema, flags, overrides, launch, complete)
+        config = _check(schema, *_from_run(start, overrides), complete)
     else:
-        launch(_composed(name, schema, overrides, complete))
+        composed = compose_config(name, _launched(overrides))
+        config = _check(schema, composed.data, composed.problems, complete)
+    if flags:
+        print(yaml.safe_dump(to_data(config), sort_keys=False), end="")
+    else:
+        launch(config)
     return 0
 
 
-def _composed(name: str, schema: type[T], overrides: Sequence[str], complete: Complete) -> T:
-    composed = compose_config(name, overrides)
-    return _check(schema, composed.data, composed.problems, complete)
+def _launched(overrides: list[str]) -> list[str]:
+    """The overrides with the launcher of those who started this process."""
+    if started_by_torchrun() and not any(o.startswith("launch=") for o in overrides):
+        return ["launch=torchrun", *overrides]
+    return overrides
 
 
 def _check(schema: type[T], data: dict[str, Any], problems: Sequence[str], complete: Complete) -> T:
@@ -80,6 +86,8 @@ def _from_run(start: Path, overrides: Sequence[str]) -> tuple[dict[str, Any], li
     data, problems = RunDirectory(start).read_config(), []
     data["run"] = {"dir": f"{Path(data['run']['dir'])}-{datetime.now():%Y%m%d-%H%M%S}"}
     data["resume"] = "auto"
+    if started_by_torchrun():
+        data["launch"] = {"name": "torchrun"}
     tree = OmegaConf.create(data)
     for text in overrides:
         parsed = parse_override(text)
@@ -130,8 +138,12 @@ def _hand_to_hydra(
     overrides: list[str],
     launch: Callable[[T], None],
     complete: Complete,
-) -> None:
-    """Multi-runs, tab completion, help: Hydra does them; every job is checked as usual."""
+) -> int:
+    """Multi-runs, tab completion, help: Hydra does them; every job is checked as usual.
+
+    A job that cannot begin, or is interrupted, ends the sweep; one that fails is told, the others
+    go on, and its status is returned.
+    """
     sorted_out = sort_overrides(overrides, [config_dir(), *_own_folders(flags)])
     if sorted_out.problems:
         raise ConfigError(sorted_out.problems)
@@ -141,20 +153,44 @@ def _hand_to_hydra(
         sorted_out.values.append(f"++run.dir='{folder}/${{hydra:job.num}}'")
         sorted_out.values.append(f"++hydra.sweep.dir='{folder}'")  # for its multirun.yaml
 
+    failures: list[UserError] = []
+    here = os.getpid()
+
     def job(config: DictConfig) -> None:
         data = OmegaConf.to_container(config, resolve=True)
         assert isinstance(data, dict)
-        launch(_check(schema, {str(k): v for k, v in data.items()}, [], complete))
+        named = {str(key): value for key, value in data.items()}
+        try:
+            launch(_check(schema, named | dict.fromkeys(sorted_out.nulls), [], complete))
+        except UserError as error:
+            if os.getpid() != here:  # a job of its own on a cluster, which has failed
+                raise
+            if isinstance(error, ConfigError | Interrupted):
+                raise _EndOfSweep(error) from error
+            failures.append(error)
+            tell(error)
 
     parser = get_args_parser()
     args = parser.parse_args([*flags, *sorted_out.all])
-    _run_hydra(
-        args=args,
-        args_parser=parser,
-        task_function=job,
-        config_path=str(config_dir()),
-        config_name=name,
-    )
+    try:
+        _run_hydra(
+            args=args,
+            args_parser=parser,
+            task_function=job,
+            config_path=str(config_dir()),
+            config_name=name,
+        )
+    except _EndOfSweep as end:
+        raise end.error from None
+    return failures[0].exit_status if failures else 0
+
+
+class _EndOfSweep(BaseException):
+    """Passes Hydra, which takes every Exception of a job for its own and goes on."""
+
+    def __init__(self, error: UserError) -> None:
+        super().__init__(error)
+        self.error = error
 
 
 def _own_folders(flags: Sequence[str]) -> list[Path]:

@@ -13,8 +13,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import unlabeled
+from unlabeled.cli.telling import tell
 from unlabeled.errors import ConfigError, UserError
-from unlabeled.printable import printable
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except UserError as error:
-        for line in str(error).splitlines():
-            print(f"unlabeled: {printable(line)}", file=sys.stderr)
+        tell(error)
         return error.exit_status
     except KeyboardInterrupt:
         print("unlabeled: interrupted", file=sys.stderr)
