@@ -151,6 +151,22 @@ def test_two_ranks_measure_what_one_does_and_know_what_is_measured(
     assert (tmp_path / "two" / "quick.txt").read_text().count("12.34") == 2
 
 
+def failures_on_rank(run: Path, out: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        run_suite(suite(run, out), CPU)
+    return str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_damaged_result_is_refused_by_all_ranks_and_the_others_are_measured(
+    run: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "knn.json").write_text('{"metrics": ')
+    first, second = run_ranks(failures_on_rank, 2, run, tmp_path)
+    assert first == second and "1 not measured (knn)" in first
+    assert (tmp_path / "linear.json").is_file()
+
+
 @pytest.mark.slow
 def test_results_belong_to_the_run_or_to_the_weights(run: Path, tmp_path: Path) -> None:
     assert results_folder(suite(run, None)) == run / "results"

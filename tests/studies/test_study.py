@@ -121,6 +121,15 @@ def test_rows_are_trained_measured_and_tabulated_once(tmp_path: Path) -> None:
     assert again.returncode == 0, again.stderr
     assert (out / "mine.txt").read_text() == table
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*.json*")} == written
+    # As if it had been killed between two parts of the suite.
+    results = out / "two-prototypes-seed0" / "results"
+    (results / "linear.json").unlink()
+    (results / "quick.txt").unlink()
+    assert unlabeled(*command, cwd=tmp_path).returncode == 0
+    assert (out / "mine.txt").read_text() == table
+    other = unlabeled(*command, "epochs=7", cwd=tmp_path)
+    assert other.returncode == 2
+    assert "was trained with other settings (epochs: 3 in the run, 7 now" in other.stderr
 
 
 @pytest.mark.slow

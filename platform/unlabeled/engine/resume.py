@@ -56,7 +56,7 @@ def find_checkpoint(config: PretrainConfig, run: RunDirectory) -> Path | None:
         return _named(Path(config.resume).expanduser())
     if newest is None:
         return None
-    changed = list(_differences(run.read_config(), to_data(config)))
+    changed = list(changed_settings(run.read_config(), to_data(config)))
     if changed:
         raise ConfigError(
             [
@@ -96,13 +96,16 @@ def _named(path: Path) -> Path:
     return found
 
 
-def _differences(old: Mapping[str, Any], new: Mapping[str, Any], path: str = "") -> Iterator[str]:
+def changed_settings(
+    old: Mapping[str, Any], new: Mapping[str, Any], path: str = ""
+) -> Iterator[str]:
+    """A line for every setting that differs between two configs and may not when a run goes on."""
     for key in {**old, **new}:
         where = f"{path}.{key}" if path else key
         if where in FREE:
             continue
         before, now = old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(now, Mapping):
-            yield from _differences(before, now, where)
+            yield from changed_settings(before, now, where)
         elif before != now:
             yield f"{where}: {before!r} in the run, {now!r} now"

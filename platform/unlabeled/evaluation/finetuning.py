@@ -18,7 +18,7 @@ from unlabeled.data.randomness import mix
 from unlabeled.data.types import Batch
 from unlabeled.distributed import comm
 from unlabeled.distributed.batch_norm import convert_sync_batch_norm
-from unlabeled.distributed.group import data_parallel
+from unlabeled.distributed.group import data_parallel, same_buffers
 from unlabeled.engine.precision import Precision
 from unlabeled.errors import DivergenceError
 from unlabeled.evaluation.benchmarks.base import Probe, require_rows
@@ -111,6 +111,7 @@ def finetune(probe: Probe, views: Views, recipe: Recipe) -> Iterator[Network]:
             )
         log.debug("fine-tuning epoch %d/%d: loss %.4f", epoch + 1, recipe.epochs, loss)
         model.eval()
+        same_buffers(model, ())  # statistics of groups of ranks differ, and one network is measured
         yield model
 
 

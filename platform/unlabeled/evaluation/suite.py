@@ -107,9 +107,9 @@ def _measured(
     """The result in `path` if it is of this very measurement, or a new one, written there."""
     subject = load_subject(config, config.benchmark.build().measured)
     # What rank 0 finds on its disk decides for all.
-    found = comm.all_gather_objects(
-        read_result(path) if comm.rank() == 0 and path.is_file() else None
-    )[0]
+    found, problem = comm.all_gather_objects(_stored(path) if comm.rank() == 0 else None)[0]
+    if problem is not None:
+        raise problem
     if found is not None and found.identity == identity(config, subject):
         log.info("%s: measured already, %s", path.stem, path)
         return found
@@ -117,3 +117,11 @@ def _measured(
     if comm.rank() == 0:
         save_result(path, result)
     return result
+
+
+def _stored(path: Path) -> tuple[Result | None, UserError | None]:
+    """The result in `path`, if there is one, or why it cannot be read."""
+    try:
+        return (read_result(path) if path.is_file() else None), None
+    except UserError as error:
+        return None, error

@@ -47,7 +47,9 @@ def watch(config: SuiteConfig, device: torch.device) -> None:
                 seen.add(path.name)
                 at_step = replace(config, weights=str(path))
                 log.info("checkpoint %s", path.name)
-                rows[int(path.name)], _ = measure_parts(at_step, folder / path.name, device)
+                results, _ = measure_parts(at_step, folder / path.name, device)
+                if results:
+                    rows[int(path.name)] = results
             if first and new:
                 save_table(folder / f"{config.suite.name}_by_step.txt", table_by_step(rows))
             if ended:

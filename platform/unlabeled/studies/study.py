@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from unlabeled.config.check import build_config
+from unlabeled.config.check import build_config, to_data
 from unlabeled.config.compose import compose_config
 from unlabeled.config.schema import PretrainConfig
 from unlabeled.config.studies import Study
+from unlabeled.engine.resume import changed_settings
 from unlabeled.engine.run_directory import RunDirectory, write_atomically
 from unlabeled.engine.run_status import read_status
 from unlabeled.errors import ConfigError, DivergenceError, UserError
@@ -75,9 +76,9 @@ def check(plan: Plan) -> None:
         raise ConfigError(f"rows: their folders would be {', '.join(folders)}; name them apart")
     faults: dict[str, list[str]] = {}
     for label in plan.study.rows:
-        composed = compose_config("pretrain", plan.command(label, plan.seeds[0]))
         try:
-            build_config(PretrainConfig, composed.data, composed.problems)
+            for seed in plan.seeds:
+                _check_run(plan, label, seed)
         except ConfigError as error:
             for line in str(error).splitlines():
                 faults.setdefault(line, []).append(label)
@@ -91,6 +92,20 @@ def check(plan: Plan) -> None:
         )
 
 
+def _check_run(plan: Plan, label: str, seed: int) -> None:
+    """The run can be composed, and what is in its folder was trained with the same settings."""
+    composed = compose_config("pretrain", plan.command(label, seed))
+    config = build_config(PretrainConfig, composed.data, composed.problems)
+    run = plan.run(label, seed)
+    if run.config_file.is_file():
+        changed = list(changed_settings(run.read_config(), to_data(config)))
+        if changed:
+            raise ConfigError(
+                f"out: {run.path} was trained with other settings ({'; '.join(changed[:3])}); "
+                "give another out=..."
+            )
+
+
 def _train(plan: Plan, label: str, seed: int) -> None:
     run = plan.run(label, seed)
     status = read_status(run)
@@ -101,10 +116,23 @@ def _train(plan: Plan, label: str, seed: int) -> None:
         log.info("%s, seed %d: %s", label, seed, run.path)
         _unlabeled("pretrain", plan.command(label, seed), label)
         status = read_status(run)
-    if status is not None and status.state == "finished" and not list(run.results.glob("*.json")):
+    if status is not None and status.state == "finished" and not _measured(plan, run):
+        _begun(plan, run).touch()
         device = [o for o in plan.overrides if o.startswith(("device=", "launch", "threads="))]
         measured = [f"suite={plan.study.suite}", f"weights={run.path}", *device]
         _unlabeled("suite", measured, label)
+
+
+def _begun(plan: Plan, run: RunDirectory) -> Path:
+    """A file that says that this study's suite, and not the run itself, measures the run."""
+    return run.results / f".{plan.study.suite}.begun"
+
+
+def _measured(plan: Plan, run: RunDirectory) -> bool:
+    """Whether there are results, of the whole suite if it was begun: it ends with its table."""
+    if _begun(plan, run).exists():
+        return (run.results / f"{plan.study.suite}.txt").is_file()
+    return any(run.results.glob("*.json"))
 
 
 def _diverged(run: RunDirectory) -> bool:
@@ -143,7 +171,7 @@ def _outcome(plan: Plan, label: str) -> list[dict[str, float]] | str:
             return DIVERGED
         status = read_status(run)
         results = sorted(run.results.glob("*.json"))
-        if status is None or status.state != "finished" or not results:
+        if status is None or status.state != "finished" or not _measured(plan, run):
             return UNFINISHED
         seeds.append(
             {path.stem: next(iter(read_result(path).metrics.values())) for path in results}

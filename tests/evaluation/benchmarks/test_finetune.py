@@ -18,7 +18,7 @@ from tests_support.probes import SIDE, Blobs, make_probe
 from tests_support.ranks import run_ranks
 from unlabeled.config.check import build_config, to_data
 from unlabeled.config.compose import compose_config
-from unlabeled.config.schema import EvaluateConfig
+from unlabeled.config.schema import EvaluateConfig, SyncBatchNormConfig
 from unlabeled.data.sources.labelled_subset import LabelledSubset, choose
 from unlabeled.data.transforms.center_crop import CenterCrop
 from unlabeled.data.transforms.random_crop import RandomCrop
@@ -164,6 +164,17 @@ def test_two_ranks_measure_what_one_does() -> None:
     for found, same in run_ranks(on_ranks, 2):
         assert found == pytest.approx(metrics, abs=100 / 60 + 1e-6)  # one image on the brink
         torch.testing.assert_close(same, trained, atol=2e-5, rtol=1e-3)
+
+
+def own_statistics() -> Tensor:
+    alone = SyncBatchNormConfig(enabled=False, group_size=None)
+    return weights(Finetune(config(epochs=1, sync_batch_norm=alone)), probe(spread=60))
+
+
+@pytest.mark.slow
+def test_one_network_is_measured_where_ranks_have_statistics_of_their_own() -> None:
+    first, second = run_ranks(own_statistics, 2)
+    assert torch.equal(first, second)
 
 
 def test_cosine_falls_in_both_parts_alike() -> None:

@@ -215,6 +215,14 @@ def test_impossible_configs_are_named(fields: dict[str, object], message: str) -
         build_config(Robustness.Config, fields)
 
 
+def test_a_benchmark_with_test_views_of_its_own_is_refused() -> None:
+    """They would replace the changed view, and the accuracy would be that of clean images."""
+    crop = Component("transform", "random_crop", RandomCrop.Config(size=SIDE))
+    inner = Component("benchmark", "linear_layers", LinearLayers.Config(test_views=[crop]))
+    with pytest.raises(ConfigError, match="test_views: linear_layers makes views of its own"):
+        Robustness(Robustness.Config(benchmark=inner))
+
+
 def test_a_benchmark_of_the_training_images_is_refused() -> None:
     inner = Component("benchmark", "knn", KNN.Config(leave_one_out=True))
     with pytest.raises(ConfigError, match="knn measures the training images here"):

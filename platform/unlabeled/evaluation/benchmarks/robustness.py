@@ -102,6 +102,11 @@ class Robustness(Benchmark):
                 f"benchmark.benchmark: {config.benchmark.name} measures the training images here, "
                 "and robustness changes test images; leave out benchmark.benchmark.leave_one_out"
             )
+        if getattr(config.benchmark.fields, "test_views", None):
+            raise ConfigError(
+                f"benchmark.benchmark.test_views: {config.benchmark.name} makes views of its own, "
+                "and robustness changes the one of eval_transform; use test_views=[]"
+            )
 
     @property
     def protocol(self) -> str:
