@@ -22,7 +22,7 @@ def beats(*progress: tuple[int, int, int]) -> list[Beat]:
 
 
 def test_texts_come_back() -> None:
-    beat = Beat(3, 4, 1, "a host")
+    beat = Beat(3, 4, 1, "a host", 5)
     assert Beat.read(beat.text()) == beat
 
 
@@ -49,6 +49,15 @@ def test_when_all_stand_still_those_behind_are_named() -> None:
     assert told == (
         "made no progress, and the others wait for 10 s: rank 1 on host1 evaluates after step 7"
     )
+
+
+def test_ranks_that_work_within_a_step_do_not_stand_still() -> None:
+    """A pass over all images, or their clusters, between two epochs."""
+    watch = Watch(10)
+    for second in range(0, 100, 5):
+        found = [Beat(second, 8, 2, "a", second), Beat(second, 8, 2, "b", 7)]
+        assert watch.verdict(found, second) is None
+    assert watch.verdict([Beat(100, 8, 2, "a", 95), Beat(100, 8, 2, "b", 7)], 106) is not None
 
 
 TWO = ["launch.processes=2", "launch.timeout_seconds=8", "epochs=1000", "max_steps=4000"]

@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from unlabeled import activity
+
 T = TypeVar("T")
 Group: TypeAlias = "dist.ProcessGroup | None"
 """Some of the ranks; None is the whole world."""
@@ -48,12 +50,14 @@ def barrier() -> None:
     """Wait for all ranks."""
     if world_size() > 1:
         dist.barrier()
+        activity.note()
 
 
 def all_reduce_sum(tensor: Tensor) -> Tensor:
     """The sum over ranks, in place and returned; no gradient flows."""
     if world_size() > 1:
         dist.all_reduce(tensor, op=dist.ReduceOp.SUM)
+        activity.note()
     return tensor
 
 
@@ -61,6 +65,7 @@ def all_reduce_max(tensor: Tensor) -> Tensor:
     """The maximum over ranks, in place and returned; no gradient flows."""
     if world_size() > 1:
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
+        activity.note()
     return tensor
 
 
@@ -68,6 +73,7 @@ def broadcast(tensor: Tensor, source: int = 0) -> Tensor:
     """The tensor of rank `source`, in place and returned."""
     if world_size() > 1:
         dist.broadcast(tensor, src=source)
+        activity.note()
     return tensor
 
 
@@ -77,6 +83,7 @@ def all_gather(tensor: Tensor) -> Tensor:
         return tensor
     parts = [torch.empty_like(tensor) for _ in range(world_size())]
     dist.all_gather(parts, tensor.contiguous())
+    activity.note()
     return torch.cat(parts)
 
 
@@ -97,6 +104,7 @@ def all_gather_objects(value: T) -> list[T]:
         return [value]
     values: list[Any] = [None] * world_size()
     dist.all_gather_object(values, value)
+    activity.note()
     return values
 
 

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from unlabeled import activity
 from unlabeled.distributed import comm
 from unlabeled.distributed.mailbox import Mailbox
 from unlabeled.hooks.base import Hook, Record
@@ -30,6 +31,8 @@ class Beat:
     step: int
     phase: int
     host: str
+    work: int = 0
+    """What it has done, which grows within a phase, too."""
 
     @property
     def progress(self) -> tuple[int, int]:
@@ -42,13 +45,13 @@ class Beat:
 
     def text(self) -> str:
         """As it is sent."""
-        return f"{self.count} {self.step} {self.phase} {self.host}"
+        return f"{self.count} {self.step} {self.phase} {self.work} {self.host}"
 
     @staticmethod
     def read(text: str) -> Beat:
         """The inverse of `text`."""
-        count, step, phase, host = text.split(" ", 3)
-        return Beat(int(count), int(step), int(phase), host)
+        count, step, phase, work, host = text.split(" ", 4)
+        return Beat(int(count), int(step), int(phase), host, int(work))
 
 
 class Watch:
@@ -66,7 +69,7 @@ class Watch:
             before = self._beats.get(rank)
             if before is None or before.count != beat.count:
                 self._beat_at[rank] = now
-            if before is None or before.progress != beat.progress:
+            if before is None or (before.progress, before.work) != (beat.progress, beat.work):
                 self._progress_at = now
             self._beats[rank] = beat
         silent = [rank for rank in self._beats if now - self._beat_at[rank] > self.seconds]
@@ -87,8 +90,10 @@ class Watch:
 class Heartbeat(Hook):
     """Every rank says how far it is; when one is silent or all stand still, rank 0 ends the job.
 
-    `seconds`: the launcher's `timeout_seconds`. Nothing of it takes part in the training: a thread
-    sends and compares small texts through the store in which the processes found each other.
+    `seconds`: the launcher's `timeout_seconds`. A rank that is handed batches or takes part in
+    collectives does not stand still, however long an epoch's clusters take. Nothing of this takes
+    part in the training: a thread sends and compares small texts through the store in which the
+    processes found each other.
     """
 
     def __init__(self, seconds: float, mailbox: Mailbox) -> None:
@@ -129,7 +134,8 @@ class Heartbeat(Hook):
             self._thread.join()
 
     def _beat(self, count: int) -> None:
-        self.mailbox.send(Beat(count, *self._progress, socket.gethostname()).text())
+        beat = Beat(count, *self._progress, socket.gethostname(), activity.amount())
+        self.mailbox.send(beat.text())
 
     def _run(self) -> None:
         watch, count = Watch(self.seconds), 0

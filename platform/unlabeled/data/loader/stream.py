@@ -8,6 +8,7 @@ from itertools import islice
 
 import torch
 
+from unlabeled import activity
 from unlabeled.config.schema import LoaderConfig
 from unlabeled.data.loader.crew import Alone, Crew
 from unlabeled.data.loader.in_order import InOrder
@@ -131,5 +132,6 @@ def _in_turn(
         batch = dataset.finished(*crew.finish(slot), device)
         if device.type == "cuda":
             slot.note_copies()
+        activity.note()
         yield batch
         free.append(slot)
