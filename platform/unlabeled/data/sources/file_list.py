@@ -81,8 +81,9 @@ def read_lines(file: str) -> list[str]:
         if path.suffix == ".npy":
             return _array(file, map_array(path))
         text = path.read_text(encoding="utf-8-sig", errors="surrogateescape")
-    except OSError as error:
-        raise DataError(f"cannot read {file}: {error.strerror}") from error
+    except (OSError, ValueError) as error:  # a path may not hold a null byte
+        reason = getattr(error, "strerror", None) or error
+        raise DataError(f"cannot read {file}: {reason}") from error
     return [line.strip("\r") for line in text.split("\n") if line.strip()]
 
 
