@@ -20,8 +20,12 @@ def snapshot(folder: Path, plugins: Sequence[str]) -> Path:
     """
     try:
         _fill(folder, plugins)
-    except OSError as error:  # of several files at once: a list of what went wrong
-        reason = error.strerror or str(error.args[0][0][2])
+    except shutil.Error as error:  # of one or more files: source, target and what went wrong
+        raise EnvironmentProblem(
+            f"cannot copy the code into {folder}: {error.args[0][0][2]}"
+        ) from error
+    except OSError as error:
+        reason = error.strerror or error
         raise EnvironmentProblem(f"cannot copy the code into {folder}: {reason}") from error
     return folder
 
