@@ -129,7 +129,7 @@ def test_rows_are_trained_measured_and_tabulated_once(tmp_path: Path) -> None:
     assert (out / "mine.txt").read_text() == table
     other = unlabeled(*command, "epochs=7", cwd=tmp_path)
     assert other.returncode == 2
-    assert "was trained with other settings (epochs: 3 in the run, 7 now" in other.stderr
+    assert "two-prototypes-seed0 was trained with other settings (" in other.stderr
 
 
 @pytest.mark.slow

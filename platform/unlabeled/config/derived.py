@@ -45,9 +45,6 @@ def derive_lengths(config: PretrainConfig, num_samples: int) -> Lengths:
         samples = config.samples or 0
         total = max(1, math.ceil(samples / batch))
         length = f"{samples} samples / {batch} = {total}"
-        if samples <= num_samples < total * batch:  # a single pass, which sees no image twice
-            total = steps_per_epoch
-            length = f"{samples} samples // {batch} = {total}"
     round_steps, rounds = _round_steps(config, steps_per_epoch, total)
     processes = config.launch.fields.processes
     micro = batch // (processes * config.accumulate_steps)

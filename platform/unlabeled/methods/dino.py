@@ -15,7 +15,7 @@ from unlabeled.errors import ConfigError
 from unlabeled.losses.normalized_mse import NormalizedMSE
 from unlabeled.methods.base import DataFacts, Method, MethodOutput, Passes, Progress
 from unlabeled.methods.multi_crop import multi_crop_features
-from unlabeled.methods.requirements import check_assigner, opening_steps
+from unlabeled.methods.requirements import check_assigner, opening_steps, short_of_two_epochs
 from unlabeled.methods.teacher import Teacher, cosine_momentum
 from unlabeled.models.heads.dino import DINOHead
 from unlabeled.models.heads.mlp import mlp
@@ -101,10 +101,10 @@ class DINO(Method):
                 f"{len(facts.views)} views, {len(self.target_views)} of them global: give it 2 or "
                 "more with a global one"
             )
-        if config.teacher == "last_epoch" and _single_pass(facts):
+        if config.teacher == "last_epoch" and short_of_two_epochs(facts):
             raise ConfigError(
-                "method.teacher: last_epoch, but the run is a single pass; give epochs=2 or more, "
-                "or teacher=momentum"
+                "method.teacher: last_epoch, but the run is shorter than two epochs; give epochs=2 "
+                "or more, or teacher=momentum"
             )
         assert isinstance(head, DINOHead)
         self.backbone, self.head, self.loss, self.assigner = backbone, head, loss, assigner
@@ -170,10 +170,6 @@ class DINO(Method):
             self.teacher.update(self.backbone, self.head, momentum)
         elif self.config.teacher == "student":
             self.teacher.update(self.backbone, self.head, 0.0)
-
-
-def _single_pass(facts: DataFacts) -> bool:
-    return facts.total_steps is not None and facts.total_steps <= facts.steps_per_epoch
 
 
 def _first_momentum(given: float | None, facts: DataFacts) -> tuple[float, str]:

@@ -67,6 +67,11 @@ def opening_steps(epochs: int, facts: DataFacts) -> int:
     One epoch is the first hundredth of the papers' shortest runs; of a single pass over the data it
     would be all.
     """
-    if epochs and facts.total_steps is not None and facts.total_steps < 2 * facts.steps_per_epoch:
+    if epochs and facts.total_steps is not None and short_of_two_epochs(facts):
         return math.ceil(facts.total_steps / 100)
     return epochs * facts.steps_per_epoch
+
+
+def short_of_two_epochs(facts: DataFacts) -> bool:
+    """Whether the run is a single pass over the data, or hardly more."""
+    return facts.total_steps is not None and facts.total_steps < 2 * facts.steps_per_epoch
