@@ -1,6 +1,6 @@
 """`python -m unlabeled` is the `unlabeled` command."""
 
-from unlabeled.cli.main import main
+from unlabeled.cli.main import run
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    raise SystemExit(run())

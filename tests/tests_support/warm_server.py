@@ -11,6 +11,8 @@ when its standard input does, with the process that started it.
 
 from __future__ import annotations
 
+import atexit
+import gc
 import json
 import multiprocessing.context
 import os
@@ -89,16 +91,24 @@ if __name__ == "__main__":
     doorway.bind(sys.argv[1] + ".closed")
     doorway.listen()
     os.rename(sys.argv[1] + ".closed", sys.argv[1])
-    import hydra.main  # noqa: F401
-    import numba
-    import torch._dynamo  # noqa: F401
-    import torchvision  # noqa: F401
-
-    numba.njit(lambda: None)()  # the first function that it compiles or loads costs it a second
     sys.path.insert(0, os.fspath(Path(__file__).parents[2] / "platform"))
-    import unlabeled.engine.pretrain  # noqa: F401
+    from unlabeled import process
+
+    atexit.register(gc.unfreeze)  # the last handler of commands that do not end quickly
+    process.will_end_quickly()
+    with process.importing():
+        import hydra.main  # noqa: F401
+        import numba
+        import torch._dynamo  # noqa: F401
+        import torchvision  # noqa: F401
+
+        numba.njit(lambda: None)()  # the first function that it compiles or loads costs it a second
+        import unlabeled.engine.pretrain  # noqa: F401
 
     del sys.path[0]
+    # What a fork's collector looks at is copied to the fork.
+    gc.collect()
+    gc.freeze()
     # A spawned rank would import everything anew, for six of the eight seconds that it takes.
     multiprocessing.context.SpawnContext.Process = multiprocessing.context.ForkProcess  # type: ignore
     runpy.run_module(serve(doorway)["module"], run_name="__main__", alter_sys=True)

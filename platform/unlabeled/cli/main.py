@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import unlabeled
+from unlabeled import process
 from unlabeled.cli.telling import tell
 from unlabeled.errors import ConfigError, UserError
 
@@ -92,11 +93,18 @@ COMMANDS: dict[str, Command] = {
 }
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run() -> int:
+    """The command line of this process, after which it ends; the exit status."""
+    process.will_end_quickly()
+    status = main(sys.argv[1:])
+    process.ends_with(status)
+    return status
+
+
+def main(argv: Sequence[str]) -> int:
     """Run one command line and return its exit status."""
-    arguments = list(sys.argv[1:] if argv is None else argv)
     try:
-        status = _dispatch(arguments)
+        status = _dispatch(list(argv))
         sys.stdout.flush()
         return status
     except UserError as error:
@@ -124,11 +132,13 @@ def _dispatch(arguments: list[str]) -> int:
         hint = f" Did you mean {close[0]!r}?" if close else ""
         raise ConfigError(f"unknown command {name!r}.{hint} Known: {', '.join(COMMANDS)}")
     command = COMMANDS[name]
-    if command.needs_torch:
-        from unlabeled.cli.installation import check_torch
+    with process.importing():
+        if command.needs_torch:
+            from unlabeled.cli.installation import check_torch
 
-        check_torch()
-    status: int = importlib.import_module(command.module).main(rest)
+            check_torch()
+        module = importlib.import_module(command.module)
+    status: int = module.main(rest)
     return status
 
 

@@ -6,6 +6,7 @@ import ctypes
 import math
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import tempfile
@@ -13,16 +14,19 @@ import time
 import traceback
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from unlabeled import process
 from unlabeled.config.ranges import positive
 from unlabeled.distributed.rendezvous import SharedFile
 from unlabeled.errors import Interrupted, UserError
 from unlabeled.launch.base import Job, Launcher
 from unlabeled.launch.signals import signals_passed_to
+from unlabeled.launch.task import call
 from unlabeled.launch.worker import work
 from unlabeled.registry import register
 
@@ -77,9 +81,8 @@ def _start_and_watch(job: Job, config: Any, common: dict[str, Any], processes: i
     children: list[tuple[BaseProcess, Connection]] = []
     for rank in range(processes):
         receiver, sender = context.Pipe(duplex=False)
-        child = context.Process(
-            target=_child, args=(sender, job, config, rank, common), name=f"rank {rank}"
-        )
+        pickled = pickle.dumps(partial(_child, job, config, rank, common))
+        child = context.Process(target=call, args=(pickled, sender), name=f"rank {rank}")
         child.start()
         sender.close()
         children.append((child, receiver))
@@ -87,14 +90,14 @@ def _start_and_watch(job: Job, config: Any, common: dict[str, Any], processes: i
         with signals_passed_to([child for child, _ in children]):
             _watch(children)
     finally:
-        for process, _ in children:
-            if process.is_alive():
-                process.terminate()
-        for process, _ in children:
-            process.join(timeout=10)
-            if process.is_alive():
-                process.kill()
-                process.join()
+        for started, _ in children:
+            if started.is_alive():
+                started.terminate()
+        for started, _ in children:
+            started.join(timeout=10)
+            if started.is_alive():
+                started.kill()
+                started.join()
 
 
 def _watch(children: list[tuple[BaseProcess, Connection]]) -> None:
@@ -148,18 +151,21 @@ def _failure(rank: int, child: BaseProcess, receiver: Connection) -> list[_Failu
     return [_Failure(rank, error, child.exitcode, when)] if failed else []
 
 
-def _child(sender: Connection, job: Job, config: Any, rank: int, common: dict[str, Any]) -> None:
+def _child(job: Job, config: Any, rank: int, common: dict[str, Any], sender: Connection) -> None:
     _die_with_parent()
+    status = 0
     try:
         work(job, config, rank=rank, local_rank=rank, **common)
     except UserError as error:
         sender.send((time.time(), error))
-        sys.exit(error.exit_status)
+        status = error.exit_status
     except KeyboardInterrupt:
-        sys.exit(130)
+        status = 130
     except BaseException:
         sender.send((time.time(), traceback.format_exc()))
         raise
+    process.ends_with(status)
+    sys.exit(status)
 
 
 def _die_with_parent() -> None:

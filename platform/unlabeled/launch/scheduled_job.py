@@ -11,10 +11,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 
+from unlabeled import process
 from unlabeled.distributed.rendezvous import Published
 from unlabeled.engine.logs import log_to
 from unlabeled.errors import EnvironmentProblem, Interrupted, UserError
@@ -64,15 +65,16 @@ class ScheduledJob:
         except Interrupted as error:
             _tell(error)
             self._leave(place, STOPPED, str(error))
-            sys.exit(0 if place.requeues_itself else START_AGAIN)
+            _exit(0 if place.requeues_itself else START_AGAIN)
         except EnvironmentProblem as error:
             _tell(error)  # and crash: another node, or a later time, may have what is missing
-            sys.exit(error.exit_status)
+            _exit(error.exit_status)
         except UserError as error:
             _tell(error)
             self._leave(place, FAILED, str(error))
-            sys.exit(error.exit_status)
+            _exit(error.exit_status)
         self._leave(place, FINISHED)
+        process.ends_with(0)
 
     def _stop_at_once_on_signals(self, place: Place) -> None:
         """Until the job watches for signals itself they end this process, with nothing to save.
@@ -133,6 +135,11 @@ class ScheduledJob:
             beside = file.with_name(f".{file.name}.{socket.gethostname()}.{os.getpid()}")
             beside.write_text(text + "\n", encoding="utf-8")
             os.replace(beside, file)
+
+
+def _exit(status: int) -> NoReturn:
+    process.ends_with(status)
+    sys.exit(status)
 
 
 def _tell(error: UserError) -> None:

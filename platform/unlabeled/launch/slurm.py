@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import pickle
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ from unlabeled.launch.code_snapshot import snapshot
 from unlabeled.launch.requeue import lines_after, lines_before, restarts_file
 from unlabeled.launch.scheduled_job import Place, ScheduledJob
 from unlabeled.launch.submission import nothing_inherited, write_record
+from unlabeled.launch.task import Pickled
 from unlabeled.registry import register
 
 log = logging.getLogger(__name__)
@@ -196,9 +198,10 @@ class Slurm(Launcher):
     def _submit(self, scheduled: ScheduledJob, folder: Path, code: Path) -> str:
         import submitit
 
+        task = Pickled(pickle.dumps(scheduled))
         try:
             with nothing_inherited():
-                job_id: str = self.executor(folder, code).submit(scheduled).job_id
+                job_id: str = self.executor(folder, code).submit(task).job_id
         except submitit.core.utils.FailedJobError as error:
             reason = " ".join(str(error).split())
             raise EnvironmentProblem(
