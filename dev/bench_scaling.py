@@ -3,6 +3,7 @@
     python dev/bench_scaling.py             # measures every method, then prints all tables
     python dev/bench_scaling.py --links     # the computed tables alone, at once
     python dev/bench_scaling.py --readme    # all of it, into README.md
+    python dev/bench_scaling.py backbone=resnet50 batch_size=64     # runs with other settings
 
 The runs are those of `unlabeled pretrain method=...` on photo_patches, the global batch being the
 same in 1 and 2 processes; methods and numbers of processes take turns. A process computes with one
@@ -127,9 +128,12 @@ def _leave(config: PretrainConfig, value: object) -> None:
         Path(config.run.dir, "result.json").write_text(json.dumps(value))
 
 
-def launched(job: Any, method: str, processes: int, steps: int) -> tuple[Any, PretrainConfig]:
+def launched(
+    job: Any, method: str, processes: int, steps: int, settings: list[str]
+) -> tuple[Any, PretrainConfig]:
     """What rank 0 left, and the config that it ran."""
-    choices = [f"method={method}", f"launch.processes={processes}", f"max_steps={steps}"]
+    choices = [*settings, f"method={method}", f"launch.processes={processes}"]
+    choices += [f"max_steps={steps}"]
     choices += ["device=cpu", "threads=1", "loader.workers=1"]
     choices += ["hooks.comparison_table=null", "hooks.knn_probe=null"]
     with tempfile.TemporaryDirectory() as folder:
@@ -156,14 +160,14 @@ def check_formula(method: str, config: PretrainConfig, own: list[list[Any]]) -> 
         raise SystemExit(f"{method} sends {own}, the formula says {expected}")
 
 
-def speeds(methods: list[str], rounds: int) -> str:
+def speeds(methods: list[str], rounds: int, settings: list[str]) -> str:
     """Markdown: steps a second, a row a method."""
     seconds: dict[tuple[str, int], list[float]] = {(m, p): [] for m in methods for p in (1, 2)}
     order = np.random.default_rng(0)
     for number in range(rounds):
         for method in order.permutation(methods).tolist():
             for processes in order.permutation([1, 2]).tolist():
-                taken, _ = launched(time_steps, method, processes, WARM_UP + TIMED)
+                taken, _ = launched(time_steps, method, processes, WARM_UP + TIMED, settings)
                 seconds[method, processes].append(taken)
                 print(f"round {number}: {method} in {processes}: {taken:.3f} s", file=sys.stderr)
     lines = ["| steps / s | 1 process | 2 processes | ratio (quartiles) |", "|---|---|---|---|"]
@@ -177,12 +181,12 @@ def speeds(methods: list[str], rounds: int) -> str:
     return "\n".join(lines)
 
 
-def exchanged(methods: list[str]) -> str:
+def exchanged(methods: list[str], settings: list[str]) -> str:
     """Markdown: the counted bytes, a row a method."""
     columns = ["bytes a rank puts in", *KINDS, "method, at the start of an epoch"]
     lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
     for method in methods:
-        sent, config = launched(count_bytes, method, 2, COUNTED + 2)
+        sent, config = launched(count_bytes, method, 2, COUNTED + 2, settings)
         check_formula(method, config, sent["own"])
         numbers = [*(sent["step"][k] for k in KINDS), sent["epoch"]]
         lines.append(f"| `{method}` | {' | '.join(f'{n:,}' for n in numbers)} |")
@@ -207,15 +211,18 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", default=sorted(names("method")))
     parser.add_argument("--links", action="store_true", help="only compute, measure nothing")
     parser.add_argument("--readme", action="store_true", help="into README.md as well")
+    parser.add_argument("settings", nargs="*", help="key=value, of every run")
     arguments = parser.parse_args()
+    if arguments.readme and arguments.settings:
+        parser.error("README.md shows the runs with no other settings")
     recipe = link_times.recipe()
     texts = []
     if not arguments.links:
-        composed = compose_config("pretrain", [])
+        composed = compose_config("pretrain", arguments.settings)
         small = build_config(PretrainConfig, composed.data, composed.problems)
         if arguments.rounds:
-            texts.append(speeds(arguments.methods, arguments.rounds))
-        texts += [exchanged(arguments.methods), described(small)]
+            texts.append(speeds(arguments.methods, arguments.rounds, arguments.settings))
+        texts += [exchanged(arguments.methods, arguments.settings), described(small)]
     conclusion = link_times.conclusion(recipe)
     wide = [link_times.table(recipe, per_gpu=images) for images in (None, PER_GPU)]
     print("\n\n".join([*texts, *wide, conclusion]))

@@ -21,6 +21,7 @@ def pytest_collectstart() -> None:
 
     And sums over several threads would round differently from machine to machine.
     """
+    gc.disable()  # until all is imported
     import torch
 
     torch.set_num_threads(1)
@@ -34,6 +35,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_collection_finish(session: pytest.Session) -> None:
     """Spare the garbage collector what was imported, a tenth of the time; then fork the ranks."""
+    gc.enable()
     gc.collect()
     gc.freeze()
     if any(hasattr(item.module, "run_ranks") for item in session.items):  # type: ignore[attr-defined]

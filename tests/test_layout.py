@@ -29,7 +29,7 @@ TOP_LEVEL = {
 
 # Each row may import itself and the rows above it.
 ROOMS = [
-    {"errors", "printable", "activity", "registry", "catalog", "config", "distributed"},
+    {"errors", "printable", "activity", "process", "registry", "catalog", "config", "distributed"},
     {"data"},
     {"models", "clustering"},
     {"methods", "losses", "assigners"},

@@ -29,7 +29,7 @@ NOT_EVERY_STEP = {"step 1", "step 3", "step 5"}
 """DDP arranges its buckets in step 1; meters and a checkpoint end the epoch and the run."""
 COMMON = (
     *("launch.processes=2", "hooks.knn_probe=null", "checkpoint.every_epochs=null", "max_steps=6"),
-    *(f"scale.projection_dim={DIM}", "scale.hidden_dim=13"),
+    *(f"scale.projection_dim={DIM}", "scale.hidden_dim=13", "backbone.stages=1"),
 )
 CLUSTERING = ("head.num_prototypes=[7, 11]",)
 TWO_LEVELS = (

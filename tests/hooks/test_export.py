@@ -26,7 +26,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
 def resnet18(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
     """A run of torchvision's own architecture at its end."""
     run = tmp_path_factory.mktemp("resnet18")
-    return trained(run, *ONE_STEP, "backbone=resnet18", "backbone.width=1")
+    return trained(run, *ONE_STEP, "backbone=resnet18", "backbone.width=1", "backbone.stages=4")
 
 
 @pytest.fixture(params=["small", pytest.param("resnet18", marks=pytest.mark.slow)])

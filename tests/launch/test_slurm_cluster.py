@@ -104,18 +104,6 @@ def test_two_jobs_on_one_node_do_not_meet(tmp_path: Path) -> None:
     assert_same_run(first.run, second.run, 40)
 
 
-def test_cancelling_leaves_nothing_running(tmp_path: Path) -> None:
-    job = submit(tmp_path / "run", *TWO, "loader.kind=processes")
-    job.reaches(SOON)
-    assert len(processes_of(job.run)) >= 2
-    slurm("scancel", job.id)
-    assert job.wait("CANCELLED") == "CANCELLED"
-    until(lambda: not processes_of(job.run), 60, "all processes gone")
-    time.sleep(5)
-    assert job.state() == "CANCELLED"
-    assert job.restarts() == []
-
-
 def test_the_code_is_that_of_the_submission(tmp_path: Path) -> None:
     """A plugin is edited while the job is held in the queue."""
     plugin = tmp_path / "my_hook.py"
@@ -141,13 +129,19 @@ def test_the_code_is_that_of_the_submission(tmp_path: Path) -> None:
     assert "THE OLD ONE" in job.output()
 
 
-def test_the_command_cancels_and_continues_jobs(tmp_path: Path, alone: Path) -> None:
-    job = submit(tmp_path / "run", *TWO)
+def test_cancelling_leaves_nothing_running_and_a_job_is_continued(
+    tmp_path: Path, alone: Path
+) -> None:
+    job = submit(tmp_path / "run", *TWO, "loader.kind=processes")
     job.reaches(SOON)
+    assert len(processes_of(job.run)) >= 2
     cancelled = unlabeled("jobs", "cancel", str(job.run), cwd=tmp_path)
     assert cancelled.returncode == 0, cancelled.stderr
     job.wait("CANCELLED")
     until(lambda: not processes_of(job.run), 60, "all processes gone")
+    time.sleep(5)
+    assert job.state() == "CANCELLED"
+    assert job.restarts() == []
     listed = json.loads(unlabeled("jobs", "--json", str(job.run), cwd=tmp_path).stdout)
     assert listed[0]["state"] == "stopped"
     again = unlabeled("jobs", "resubmit", str(job.run), cwd=tmp_path)

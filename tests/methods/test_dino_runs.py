@@ -18,7 +18,10 @@ from unlabeled.methods.dino import DINO
 
 CPU = torch.device("cpu")
 SHORT = ("dataset.num_samples=24", "epochs=2", "hooks.knn_probe=null", "hooks.export=null")
-TINY_VIT = ("backbone=vit_32px", "backbone.width=24", "backbone.depth=2", "backbone.image_size=16")
+TINY_VIT = (
+    *("backbone=vit_32px", "~backbone.stages", "backbone.width=24", "backbone.depth=2"),
+    "backbone.image_size=16",
+)
 CHOICES = {
     "momentum teacher, warm-up, accumulation": (
         *("assigner.warmup_epochs=2", "assigner.temperature=0.07", "method.momentum=0.9"),

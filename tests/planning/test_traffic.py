@@ -19,7 +19,7 @@ CONTROL_NUMBERS = 4
 """At most so many numbers at once are for the log: the loss, scalars of the method, signals."""
 COMMON = (
     *("launch.processes=2", "hooks.knn_probe=null", "checkpoint.every_epochs=null", "max_steps=4"),
-    *("backbone.stages=2", "scale.projection_dim=19", "scale.hidden_dim=13"),
+    *("scale.projection_dim=19", "scale.hidden_dim=13"),
 )
 ONE_CLASSIFIER = ("head.rotations=1", "head.super_clusters=1", "head.sub_clusters=4")
 """Of which each of two ranks has a half."""

@@ -25,6 +25,7 @@ TINY = [
     "eval_transform.size=16",
     "scale.image_size=16",
     "backbone.width=0.125",
+    "backbone.stages=2",
     "scale.num_prototypes=6",
     "scale.hidden_dim=16",
     "scale.projection_dim=8",

@@ -259,6 +259,7 @@ def test_impossible_fields_are_config_errors(fields: dict[str, Any], message: st
 def test_a_run_that_was_stopped_skips_the_same_parts_when_it_goes_on(tmp_path: Path) -> None:
     choices = [
         "backbone=vit",
+        "~backbone.stages",
         "backbone.width=16",
         "backbone.depth=2",
         "backbone.heads=2",
