@@ -67,7 +67,9 @@ def test_the_end_of_its_time_is_not_the_end_of_a_run(tmp_path: Path) -> None:
 def test_an_error_that_would_come_again_is_not_retried(tmp_path: Path) -> None:
     """Learning rates that make the loss NaN, and images that are not there."""
     nan = submit(tmp_path / "nan", "max_steps=200", "scheduler.lr=1e30")
-    missing = submit(tmp_path / "missing", "dataset=folder", f"dataset.root={tmp_path}/none")
+    patches = ("~dataset.train_per_picture", "~dataset.test_per_picture")
+    folder = ("dataset=folder", f"dataset.root={tmp_path}/none")
+    missing = submit(tmp_path / "missing", *patches, *folder)
     assert nan.wait() == "FAILED"
     assert missing.wait() == "FAILED"
     assert nan.restarts() == missing.restarts() == []
@@ -178,7 +180,7 @@ def test_a_suite_goes_on_behind_what_it_has_measured(tmp_path: Path, alone: Path
         "launch.nodes=2",
         "launch.max_restarts=0",
         "threads=1",
-        "suite.parts.linear.benchmark.epochs=500",
+        "suite.parts.linear.benchmark.epochs=3000",
         command="suite",
     )
     until(lambda: (results / "knn.json").exists(), 120, f"k-NN\n{job.output()}")

@@ -18,6 +18,7 @@ from tests_support.slurm import (
     SOON,
     STEPS,
     TWO,
+    SubmittedJob,
     processes_of,
     slurm,
     submit,
@@ -54,28 +55,41 @@ def test_preempted_ten_times_equals_never(tmp_path: Path, alone: Path) -> None:
     assert_same_run(job.run, alone, STEPS)
 
 
-def test_a_job_that_gives_way_to_a_more_urgent_one_comes_back(tmp_path: Path, alone: Path) -> None:
-    job = submit_here(tmp_path / "run", *TWO)
+def test_an_urgent_job_a_killed_rank_and_a_lost_node_cost_no_step(
+    tmp_path: Path, alone: Path
+) -> None:
+    job = submit_here(tmp_path / "run", *TWO, "launch.max_restarts=1")
     job.reaches(SOON)
+    _give_way_to_an_urgent_job(job)
+    job.wait("RUNNING")
+    job.reaches(2 * SOON)
+    _kill_a_rank(job)
+    job.wait("RUNNING")
+    job.reaches(3 * SOON)
+    node = job.nodes()[1]
+    slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+    try:
+        until(lambda: job.state() != "RUNNING", 60, "taken from the lost node")
+        assert job.wait() == "COMPLETED", job.output()
+    finally:  # unless it has returned by itself
+        subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], check=False)
+    crashed = [reason.startswith("crashed with status ") for reason in job.restarts()]
+    assert crashed == [False, True, False], job.restarts()
+    assert_same_run(job.run, alone, STEPS)
+
+
+def _give_way_to_an_urgent_job(job: SubmittedJob) -> None:
     nodes = f"--nodelist={','.join(job.nodes())}"
     urgent = ["--partition=urgent", "--exclusive", nodes, "--output=/dev/null"]
     slurm("sbatch", *urgent, "--wrap=sleep 3")
     until(lambda: job.state() != "RUNNING", 90, "preempted")
-    assert job.wait() == "COMPLETED", job.output()
-    assert len(job.restarts()) == 1
-    assert_same_run(job.run, alone, STEPS)
 
 
-def test_a_killed_rank_is_retried_from_the_last_checkpoint(tmp_path: Path, alone: Path) -> None:
-    job = submit_here(tmp_path / "run", *TWO, "launch.max_restarts=1")
-    job.reaches(SOON)
+def _kill_a_rank(job: SubmittedJob) -> None:
     ranks = [pid for pid in processes_of(job.run) if _procid(pid) == "1" and _is_task(pid)]
     assert ranks
     os.kill(ranks[0], signal.SIGKILL)
-    assert job.wait() == "COMPLETED", job.output()
-    (reason,) = job.restarts()
-    assert reason.startswith("crashed with status ")
-    assert_same_run(job.run, alone, STEPS)
+    until(lambda: job.state() != "RUNNING", 90, f"requeued\n{job.output()}")
 
 
 def _procid(pid: int) -> str | None:
@@ -85,20 +99,6 @@ def _procid(pid: int) -> str | None:
 
 def _is_task(pid: int) -> bool:
     return b"submitit" in Path(f"/proc/{pid}/cmdline").read_bytes()
-
-
-def test_a_lost_node_is_replaced(tmp_path: Path, alone: Path) -> None:
-    job = submit_here(tmp_path / "run", *TWO)
-    job.reaches(SOON)
-    node = job.nodes()[1]
-    slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
-    try:
-        until(lambda: job.state() != "RUNNING", 60, "taken from the lost node")
-        assert job.wait() == "COMPLETED", job.output()
-    finally:  # unless it has returned by itself
-        subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], check=False)
-    assert len(job.restarts()) == 1
-    assert_same_run(job.run, alone, STEPS)
 
 
 def test_another_number_of_nodes_continues(tmp_path: Path, alone: Path) -> None:

@@ -17,6 +17,8 @@ from tests_support.command import ROOT, unlabeled
 SCRIPT = ROOT / "dev" / "slurm_cluster.sh"
 SMALL = [
     "dataset=photo_patches",
+    "dataset.train_per_picture=50",
+    "dataset.test_per_picture=10",
     "method=swav",
     "batch_size=40",
     "backbone.width=0.125",
@@ -29,7 +31,11 @@ SMALL = [
 ]
 """Real photographs and a small network: a step takes some ten milliseconds, a start ten seconds."""
 STEPS = 120
-TWO = ("launch.nodes=2", f"max_steps={STEPS}")
+TWO = (
+    *("launch.nodes=2", f"max_steps={STEPS}", "plugins=[tests_support.slow_hook]"),
+    "+hooks.slow={name: slow_steps, steps: 10000, seconds: 0.03}",
+)
+"""A run that is still under way when a test has seen a step of it and acts."""
 QUIET_NODES, LOST_NODES = "node[1-4]", "node[5-8]"
 """Two files of tests use the cluster at the same time; one takes nodes away from their jobs."""
 SOON = 30
