@@ -22,9 +22,9 @@ export OMP_NUM_THREADS=${OMP_NUM_THREADS:-1}
 # Where Python may keep no bytecode, pytest rewrites the asserts of all files in every process anew.
 unset PYTHONDONTWRITEBYTECODE
 
-# Of all tests four at a time: two wait for jobs on SLURM, and often a third for a process of its own.
-# The quick ones compute only, so two suffice: a third would import and collect everything once more.
-processes=4
+# Of all tests three at a time: two wait for jobs on SLURM while the third computes. The quick ones
+# compute only, so two suffice: a third would import and collect everything once more.
+processes=3
 if [[ ${1:-} == quick ]]; then processes=2; fi
 side_by_side=(-n "$processes" --dist loadfile --no-loadscope-reorder)
 
