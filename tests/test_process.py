@@ -30,6 +30,12 @@ print("the work", end="\\n")
 """
 
 
+@pytest.fixture(autouse=True)
+def buffered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed waits for the end."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+
+
 def ended(*lines: str) -> subprocess.CompletedProcess[str]:
     return python("-c", BEGIN + "\n".join(lines))
 
