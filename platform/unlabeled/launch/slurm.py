@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import pickle
 import shlex
 import shutil
 from collections.abc import Iterator
@@ -198,7 +197,9 @@ class Slurm(Launcher):
     def _submit(self, scheduled: ScheduledJob, folder: Path, code: Path) -> str:
         import submitit
 
-        task = Pickled(pickle.dumps(scheduled))
+        # As submitit itself does: a job that a script defines travels with it.
+        dumps = submitit.core.utils.cloudpickle.dumps  # type: ignore[attr-defined]
+        task = Pickled(dumps(scheduled))
         try:
             with nothing_inherited():
                 job_id: str = self.executor(folder, code).submit(task).job_id
