@@ -147,11 +147,12 @@ def _hand_to_hydra(
     sorted_out = sort_overrides(overrides, [config_dir(), *_own_folders(flags)])
     if sorted_out.problems:
         raise ConfigError(sorted_out.problems)
+    asked = sorted_out.all
     sweeps = "--multirun" in flags or "-m" in flags
-    if sweeps and not any(o.lstrip("+").startswith("run.dir=") for o in sorted_out.values):
+    if sweeps and not any(value.key_or_group == "run.dir" for value in sorted_out.values):
         folder = f"runs/multirun-{datetime.now():%Y%m%d-%H%M%S}"
-        sorted_out.values.append(f"++run.dir='{folder}/${{hydra:job.num}}'")
-        sorted_out.values.append(f"++hydra.sweep.dir='{folder}'")  # for its multirun.yaml
+        asked.append(f"++run.dir='{folder}/${{hydra:job.num}}'")
+        asked.append(f"++hydra.sweep.dir='{folder}'")  # for its multirun.yaml
 
     failures: list[UserError] = []
     here = os.getpid()
@@ -171,7 +172,7 @@ def _hand_to_hydra(
             tell(error)
 
     parser = get_args_parser()
-    args = parser.parse_args([*flags, *sorted_out.all])
+    args = parser.parse_args([*flags, *asked])
     try:
         _run_hydra(
             args=args,
