@@ -19,6 +19,7 @@ import hashlib, logging
 import numpy as np
 from unlabeled.data.pixels.base import ViewPlan
 from unlabeled.data.pixels.compiled import Compiled
+from unlabeled.data.pixels.kernels import compile as compiling
 from unlabeled.data.types import ViewSpec
 
 logging.basicConfig(level=logging.INFO)
@@ -27,40 +28,47 @@ plan = ViewPlan(ViewSpec(20, "global"), (3, 4, 45, 39), "bilinear", (("solarize"
 view = np.zeros((3, 20, 20), np.uint8)
 Compiled()(image, [plan], [view])
 print(hashlib.sha256(view).hexdigest())
+print(compiling.cache_folder())
 """
 
 
 @pytest.mark.slow
-def test_a_changed_callee_is_compiled_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_changed_callee_is_compiled_again(tmp_path: Path) -> None:
     """numba alone would load what it compiled before: it looks only at the outermost file."""
-    shutil.copytree(ROOT / "platform" / "unlabeled", tmp_path / "unlabeled")
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path / "cache"))
-    solarize = tmp_path / "unlabeled" / "data" / "pixels" / "kernels" / "solarize.py"
+    compiling.kernels()
+    kept = files_in(compiling.cache_folder())
+    job = tmp_path / "copy of a job"
+    shutil.copytree(ROOT / "platform" / "unlabeled", job / "unlabeled")
+    kernels = job / "unlabeled" / "data" / "pixels" / "kernels"
+    (kernels / "render.py").touch()
 
-    def run(packages: Path = tmp_path) -> tuple[str, bool]:
-        result = python("-c", PROGRAM, cwd=tmp_path, before=str(packages))
+    def run() -> tuple[str, Path, bool]:
+        result = python("-c", PROGRAM, cwd=tmp_path, before=str(job))
         assert result.returncode == 0, result.stderr
-        return result.stdout, ANNOUNCEMENT in result.stderr
+        view, folder = result.stdout.splitlines()
+        return view, Path(folder), ANNOUNCEMENT in result.stderr
 
-    first, announced = run()
-    assert announced
-    assert run() == (first, False)
-    source = solarize.read_text()
-    solarize.write_text(source.replace("WHITE = np.int16(255)", "WHITE = np.int16(254)"))
-    second, announced = run()
-    assert announced
-    assert second != first
-    solarize.write_text(source)
-    # render.py is as it was: the first cache serves again, beside the second.
-    assert run() == (first, False)
-    kept = sorted((tmp_path / "cache").rglob("*.nbc"))
-    shutil.move(tmp_path / "unlabeled", tmp_path / "copy of a job" / "unlabeled")
-    (tmp_path / "copy of a job" / "unlabeled" / "data/pixels/kernels/render.py").touch()
-    assert run(tmp_path / "copy of a job") == (first, False)
-    assert sorted((tmp_path / "cache").rglob("*.nbc")) == kept
-    assert not list((tmp_path / "copy of a job").rglob("*.nb?"))
+    first, folder, announced = run()
+    assert folder == compiling.cache_folder()
+    assert not announced
+    source = (kernels / "solarize.py").read_text()
+    (kernels / "solarize.py").write_text(source.replace("np.int16(255)", "np.int16(254)"))
+    second, other, announced = run()
+    try:
+        assert announced
+        assert second != first
+        assert run() == (second, other, False)
+    finally:
+        shutil.rmtree(other)
+    (kernels / "solarize.py").write_text(source)
+    assert run() == (first, folder, False)
+    assert files_in(folder) == kept
+    assert not list(job.rglob("*.nb?"))
+
+
+def files_in(folder: Path | None) -> list[Path]:
+    assert folder is not None
+    return sorted(path for path in folder.rglob("*.nb?"))
 
 
 def test_the_fingerprint_covers_all_that_kernels_import() -> None:
