@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
-from tests_support.commands import ROOT
+from tests_support.command import script
 
 RESNET50_SWAV = 28_354_752  # 23,508,032 + (2048 + 1) 2048 + 2 x 2048 + (2048 + 1) 128 + 3000 x 128
 
 
 def rows_of(*arguments: str) -> tuple[list[list[str]], str]:
     """The cells of every line of every table, and everything else."""
-    command = [sys.executable, str(ROOT / "dev" / "bench_scaling.py"), *arguments]
-    ended = subprocess.run(command, capture_output=True, text=True, timeout=500, check=False)
+    ended = script("dev/bench_scaling.py", *arguments)
     assert ended.returncode == 0, ended.stderr
     lines = ended.stdout.splitlines()
     rows = [line.strip("|").split("|") for line in lines if line[:1] == "|"]
@@ -48,7 +44,6 @@ def test_times_on_links_are_those_of_a_ring() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_measures_a_method_whose_bytes_follow_the_formula() -> None:
     """The script itself stops where its formula is not what was counted."""
     small = ("dataset=synthetic", "batch_size=16", "backbone.width=0.125")

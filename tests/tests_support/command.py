@@ -47,6 +47,12 @@ def unlabeled(
     return warm.run("unlabeled", *arguments, cwd=cwd, environment=variables, timeout=timeout)
 
 
+def script(path: str, *arguments: str, timeout: float = 240.0) -> subprocess.CompletedProcess[str]:
+    """`python PATH ARGUMENTS`, in the root of the checkout, at its end, with its output."""
+    place = str(ROOT / path)
+    return warm.run(place, *arguments, cwd=ROOT, environment=dict(os.environ), timeout=timeout)
+
+
 @contextmanager
 def started(
     *arguments: str, cwd: Path, module: str = "unlabeled", output: IO[str] | None = None

@@ -4,9 +4,10 @@
 
 A command is one connection: its description and its standard streams come in, its process id and,
 when it ends, its status go out. The fork leaves the loop and runs the module at the top of this
-script, so that it ends as every Python does: exit handlers, signals, status. The ranks that the
-command starts are forks as well: tests of how they start use `commands.unlabeled`. The server ends
-when its standard input does, with the process that started it.
+script, so that it ends as every Python does: exit handlers, signals, status. What ends in .py is a
+script's path, all else the name of a module. The ranks that the command starts are forks as well:
+tests of how they start use `commands.unlabeled`. The server ends when its standard input does, with
+the process that started it.
 """
 
 from __future__ import annotations
@@ -80,7 +81,9 @@ def _become(command: dict[str, Any], streams: list[int]) -> dict[str, Any]:
     os.environ.clear()
     os.environ.update(command["environment"])
     python_path = command["environment"].get("PYTHONPATH", "")
-    sys.path[:0] = [command["cwd"], *filter(None, python_path.split(os.pathsep))]
+    script = command["module"].endswith(".py")
+    first = os.path.dirname(command["module"]) if script else command["cwd"]
+    sys.path[:0] = [first, *filter(None, python_path.split(os.pathsep))]
     sys.argv = [command["module"], *command["arguments"]]
     return command
 
@@ -111,4 +114,8 @@ if __name__ == "__main__":
     gc.freeze()
     # A spawned rank would import everything anew, for six of the eight seconds that it takes.
     multiprocessing.context.SpawnContext.Process = multiprocessing.context.ForkProcess  # type: ignore
-    runpy.run_module(serve(doorway)["module"], run_name="__main__", alter_sys=True)
+    program = serve(doorway)["module"]
+    if program.endswith(".py"):
+        runpy.run_path(program, run_name="__main__")
+    else:
+        runpy.run_module(program, run_name="__main__", alter_sys=True)

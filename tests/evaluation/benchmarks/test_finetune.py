@@ -13,7 +13,7 @@ import yaml
 from torch import Tensor, nn
 from torch.nn import functional
 
-from tests_support.commands import unlabeled
+from tests_support.command import unlabeled
 from tests_support.probes import SIDE, Blobs, make_probe
 from tests_support.ranks import run_ranks
 from unlabeled.config.check import build_config, to_data
@@ -246,6 +246,7 @@ def test_the_command_fine_tunes_on_two_processes(tmp_path: Path) -> None:
         *("benchmark.lr=0.1", "benchmark.head_lr=0.1", "benchmark.batch_size=26"),
         *("benchmark.epochs=8", "loader.workers=0", "device=cpu", "threads=1"),
         *("launch.processes=2", f"out={out}"),
+        cwd=tmp_path,
     )
     assert result.returncode == 0, result.stderr
     found = json.loads(out.read_text())
