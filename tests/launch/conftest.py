@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import fcntl
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,12 +24,22 @@ def cluster() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The run of two processes of this machine, without SLURM, that nothing disturbs."""
-    run = tmp_path_factory.mktemp("alone") / "run"
-    small = [choice for choice in SMALL if not choice.startswith("launch.")]
-    two = ["launch.processes=2", f"max_steps={STEPS}", f"run.dir={run}"]
-    done = unlabeled("pretrain", *small, *two, cwd=run.parent)
-    assert done.returncode == 0, done.stderr
+    """The run of two processes of this machine, without SLURM, that nothing disturbs.
+
+    Made once, by whichever process of the session of tests asks first.
+    """
+    folder = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        folder = folder.parent
+    run = folder / "alone" / "run"
+    with (folder / "alone.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not run.exists():
+            run.parent.mkdir()
+            small = [choice for choice in SMALL if not choice.startswith("launch.")]
+            two = ["launch.processes=2", f"max_steps={STEPS}", f"run.dir={run}"]
+            done = unlabeled("pretrain", *small, *two, cwd=run.parent)
+            assert done.returncode == 0, done.stderr
     return run

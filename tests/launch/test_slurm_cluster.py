@@ -34,20 +34,6 @@ pytestmark = [
 ]
 
 
-def test_a_job_equals_a_run_without_slurm_and_is_described_in_it(
-    tmp_path: Path, alone: Path
-) -> None:
-    job = submit(tmp_path / "run", *TWO)
-    assert job.wait() == "COMPLETED", job.output()
-    assert job.restarts() == []
-    assert_same_run(job.run, alone, STEPS)
-    record = json.loads((job.run / "job" / "job.json").read_text())
-    assert (record["launcher"], record["cluster"]) == ("slurm", "slurm")
-    assert "launch.nodes=2" in record["command"]
-    assert record["packages"]["torch"]
-    assert (job.run / "job" / "config.yaml").read_text() == (job.run / "config.yaml").read_text()
-
-
 def test_the_end_of_its_time_is_not_the_end_of_a_run(tmp_path: Path) -> None:
     """SLURM may send the signal a minute early: here about a minute after the start."""
     limit = ("launch.minutes=2", "launch.signal_seconds=60")
@@ -93,17 +79,23 @@ def test_crashes_are_retried_as_often_as_asked(tmp_path: Path) -> None:
     assert "as it did 2 times before; not started again" in job.output()
 
 
-def test_two_jobs_on_one_node_do_not_meet(tmp_path: Path) -> None:
-    same = ("launch.parameters={nodelist: node1}", "launch.tasks_per_node=2", "max_steps=40")
-    first, second = (submit(tmp_path / name, *same) for name in ("a", "b"))
-    assert (first.wait(), second.wait()) == ("COMPLETED", "COMPLETED"), first.output()
-    addresses = {
-        file.read_text()
-        for job in (first, second)
-        for file in (job.run / "job").glob("*.rendezvous")
-    }
-    assert len(addresses) == 2
-    assert_same_run(first.run, second.run, 40)
+def test_two_jobs_on_one_node_equal_a_run_without_slurm_and_say_what_they_are(
+    tmp_path: Path, alone: Path
+) -> None:
+    same = ("launch.parameters={nodelist: node1}", "launch.tasks_per_node=2", f"max_steps={STEPS}")
+    jobs = [submit(tmp_path / name, *same) for name in ("a", "b")]
+    for job in jobs:
+        assert job.wait() == "COMPLETED", job.output()
+        assert job.restarts() == []
+        assert_same_run(job.run, alone, STEPS)
+        record = json.loads((job.run / "job" / "job.json").read_text())
+        assert (record["launcher"], record["cluster"]) == ("slurm", "slurm")
+        assert "launch.tasks_per_node=2" in record["command"]
+        assert record["packages"]["torch"]
+        asked = (job.run / "job" / "config.yaml").read_text()
+        assert asked == (job.run / "config.yaml").read_text()
+    meetings = [file for job in jobs for file in (job.run / "job").glob("*.rendezvous")]
+    assert len({file.read_text() for file in meetings}) == 2
 
 
 def test_the_code_is_that_of_the_submission(tmp_path: Path) -> None:
@@ -177,7 +169,6 @@ def test_a_suite_goes_on_behind_what_it_has_measured(tmp_path: Path, alone: Path
         f"weights={alone}",
         f"out={results}",
         f"launch.folder={tmp_path / 'job'}",
-        "launch.nodes=2",
         "launch.max_restarts=0",
         "threads=1",
         "suite.parts.linear.benchmark.epochs=3000",
