@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests_support.command import ROOT, TINY
-from tests_support.commands import unlabeled
+from tests_support.command import ROOT, TINY, unlabeled
 from tests_support.in_process import tiny_config
 from unlabeled.config.check import build_config
 from unlabeled.engine.run_directory import RunDirectory
