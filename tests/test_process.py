@@ -69,6 +69,15 @@ def test_a_reader_that_leaves_costs_nothing_that_was_said_before() -> None:
     assert result.returncode != 0
 
 
+def test_what_was_imported_is_looked_at_no_more_in_a_process_of_ours_alone() -> None:
+    imports = "with process.importing(): import wave"
+    count = "import gc; print(gc.get_freeze_count() > 1000, gc.isenabled())"
+    said = ended(imports, count, "process.ends_with(0)").stdout
+    assert said.splitlines()[1] == "True True"
+    anyone = f"from unlabeled import process\n{imports}\n{count}"
+    assert python("-c", anyone).stdout == "False True\n"
+
+
 @pytest.mark.parametrize("enabled", [True, False])
 def test_the_collector_is_as_it_was_after_imports(enabled: bool) -> None:
     before = gc.isenabled()

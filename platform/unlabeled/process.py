@@ -14,18 +14,25 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+_own = False
+"""Whether the process was started for the one thing that it does, and ends with it."""
 _status: int | None = None
 """That the process ends with; None as long as its work is not over."""
 
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Imports, without the garbage collector: modules stay, there is nothing to find in them."""
+    """Imports, without the garbage collector: modules stay, there is nothing to find in them.
+
+    In a process that `will_end_quickly` it does not look at them later either.
+    """
     enabled = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
+        if _own:  # elsewhere objects of others would stay for ever as well
+            gc.freeze()
         if enabled:
             gc.enable()
 
@@ -37,6 +44,8 @@ def will_end_quickly() -> None:
     this is called: call it first. What is skipped is `__del__` of objects that are left, and with
     it what they have not written: files are closed by those who open them.
     """
+    global _own
+    _own = True
     atexit.unregister(_end)
     atexit.register(_end)
 

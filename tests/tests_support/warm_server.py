@@ -109,9 +109,6 @@ if __name__ == "__main__":
         import unlabeled.engine.pretrain  # noqa: F401
 
     del sys.path[0]
-    # What a fork's collector looks at is copied to the fork.
-    gc.collect()
-    gc.freeze()
     # A spawned rank would import everything anew, for six of the eight seconds that it takes.
     multiprocessing.context.SpawnContext.Process = multiprocessing.context.ForkProcess  # type: ignore
     program = serve(doorway)["module"]

@@ -6,6 +6,7 @@ import importlib
 import importlib.metadata
 
 from unlabeled.errors import EnvironmentProblem
+from unlabeled.process import importing
 
 # What a broken or mismatched binary installation raises on import: a missing module, a shared
 # library that does not load, an operator or attribute of the other version.
@@ -30,7 +31,8 @@ def check_torch() -> None:
     """Import torch and torchvision; EnvironmentProblem says what to install if that fails."""
     for name in ("torch", "torchvision"):
         try:
-            importlib.import_module(name)
+            with importing():
+                importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name != name:
                 raise EnvironmentProblem(_broken(name, error)) from error

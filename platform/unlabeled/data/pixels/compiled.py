@@ -17,6 +17,7 @@ from unlabeled.data.pixels.renderer import Renderer
 from unlabeled.data.pixels.table import CODES
 from unlabeled.data.randomness import SampleKey, sample_word
 from unlabeled.errors import EnvironmentProblem
+from unlabeled.process import importing
 
 if TYPE_CHECKING:
     from unlabeled.data.pixels.kernels.compile import Kernels
@@ -31,7 +32,8 @@ def available() -> bool:
 def _kernels() -> Kernels:
     try:
         # Imported here alone: numba takes a third of a second that other backends need not spend.
-        module = importlib.import_module("unlabeled.data.pixels.kernels.compile")
+        with importing():
+            module = importlib.import_module("unlabeled.data.pixels.kernels.compile")
     except (ImportError, OSError) as error:
         raise EnvironmentProblem(
             f"transform.backend: 'compiled' needs numba, which cannot be imported here ({error}); "
