@@ -31,7 +31,7 @@ SMALL = [
     *("backbone=raw_pixels", "backbone.image_size=16", "hooks.export=null", "hooks.knn_probe=null"),
     "transform.crops=[{count: 2, size: 16, scale: [0.3, 1.0], role: global, operations: null}, "
     "{count: 1, size: 16, scale: [0.1, 0.3], role: local, operations: null}]",
-    *("optimizer=sgd", "scheduler.lr=0.05"),
+    *("optimizer=sgd", "scheduler.lr=0.05", "meters={}"),
     *(f"dataset.num_samples={IMAGES}", f"batch_size={BATCH}", "accumulate_steps=2"),
 ]
 QUEUE = ("method=swav", "method.queue_start_epoch=0")

@@ -212,8 +212,10 @@ import atexit, signal, sys
 sys.path[:0] = {path!r}
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 atexit.register(lambda: print(helpers()))  # hooks that are registered first run last
-from test_stream import helpers
-from tests_support.loading import Slow, steps_of, stream
+from unlabeled import process
+with process.importing():
+    from test_stream import helpers
+    from tests_support.loading import Slow, steps_of, stream
 lent = stream(steps_of(Slow()), range(10**6), 2, {kind!r})
 next(lent)
 print("reading", flush=True)

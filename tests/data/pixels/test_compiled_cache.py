@@ -57,7 +57,6 @@ def test_a_changed_callee_is_compiled_again(tmp_path: Path) -> None:
     try:
         assert announced
         assert second != first
-        assert run() == (second, other, False)
     finally:
         shutil.rmtree(other)
     (kernels / "solarize.py").write_text(source)
