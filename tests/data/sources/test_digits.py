@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+from tests_support.commands import python
 from unlabeled.config.check import build_config
+from unlabeled.data.sources import digits
 from unlabeled.data.sources.digits import Digits
-from unlabeled.errors import ConfigError
+from unlabeled.errors import ConfigError, EnvironmentProblem
 
 
 def test_the_splits_are_a_partition_of_scikit_learns_digits() -> None:
@@ -41,3 +43,24 @@ def test_the_seed_chooses_the_split() -> None:
 def test_a_fraction_is_a_fraction() -> None:
     with pytest.raises(ConfigError, match="test_fraction: must lie between 0 and 1"):
         build_config(Digits.Config, {"test_fraction": 1.0})
+
+
+@pytest.mark.parametrize(
+    ("found", "fault"),
+    [(None, "scikit-learn is not installed"), ("/gone/digits.csv.gz", "/gone/digits.csv.gz not")],
+)
+def test_missing_digits_name_the_package(
+    monkeypatch: pytest.MonkeyPatch, found: str | None, fault: str
+) -> None:
+    monkeypatch.setattr(digits, "installed_file", lambda package, path: found)
+    with pytest.raises(EnvironmentProblem, match=rf"{fault}.*pip install --upgrade scikit-learn"):
+        Digits(Digits.Config(), split="test")
+
+
+@pytest.mark.slow
+def test_scikit_learn_is_not_imported() -> None:
+    program = (
+        "import sys; from unlabeled.data.sources.digits import Digits; "
+        "print(len(Digits(Digits.Config(), split='test')), 'sklearn' in sys.modules)"
+    )
+    assert python("-c", program).stdout == "450 False\n"

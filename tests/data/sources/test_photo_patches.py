@@ -114,10 +114,10 @@ def test_neighbours_in_raw_pixels_know_the_photograph_less_than_half_the_time(
 
 
 def test_missing_photographs_name_the_packages(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(PICTURES, "astronaut", ("no_such_package/data", "astronaut.png"))
+    monkeypatch.setitem(PICTURES, "astronaut", ("no_such_package", "data/astronaut.png"))
     with pytest.raises(EnvironmentProblem, match="pip install --upgrade scikit-image scikit-learn"):
         PhotoPatches(PhotoPatches.Config(), split="train")
-    monkeypatch.setitem(PICTURES, "astronaut", ("skimage/data", "gone.png"))
+    monkeypatch.setitem(PICTURES, "astronaut", ("skimage", "data/gone.png"))
     with pytest.raises(EnvironmentProblem, match=r"gone\.png: no such file"):
         PhotoPatches(PhotoPatches.Config(), split="train")
 

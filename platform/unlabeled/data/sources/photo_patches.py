@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -15,12 +13,13 @@ from unlabeled.data.decode import BrokenImage, decode_file
 from unlabeled.data.randomness import SampleKey, uniforms
 from unlabeled.data.sources.arrays import ArraySource
 from unlabeled.data.sources.base import Split
+from unlabeled.data.sources.installed_files import installed_file
 from unlabeled.errors import DataError, EnvironmentProblem
 from unlabeled.registry import register
 
-# Files inside the wheels, by package and folder; nothing is ever fetched.
+# Packages, and files inside their wheels; nothing is ever fetched.
 PICTURES: dict[str, tuple[str, str]] = {
-    file.partition(".")[0]: (f"{package}/{folder}", file)
+    file.partition(".")[0]: (package, f"{folder}/{file}")
     for package, folder, files in (
         (
             "skimage",
@@ -120,13 +119,10 @@ def _cut(
 
 
 def _photograph(name: str) -> np.ndarray:
-    # Found without importing the package, which takes seconds.
-    where, file = PICTURES[name]
-    package, _, folder = where.partition("/")
-    spec = importlib.util.find_spec(package)
+    package, file = PICTURES[name]
+    path = installed_file(package, file)
     fault = f"{package} is not installed"
-    if spec is not None and spec.submodule_search_locations:
-        path = os.path.join(spec.submodule_search_locations[0], folder, file)
+    if path is not None:
         try:
             return decode_file(path)
         except BrokenImage as error:
