@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
-from torch import Tensor
+if TYPE_CHECKING:  # what describes views does without torch, which takes seconds to import
+    from torch import Tensor
 
 
 @dataclass(frozen=True)

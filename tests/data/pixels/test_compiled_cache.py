@@ -104,13 +104,20 @@ def test_nothing_is_kept_where_nothing_can_be_written(
     assert folder.is_relative_to(tmp_path / "new" / "folder")
 
 
+NOT_TORCH = """
+import sys
+assert "numba" in sys.modules and "torch" not in sys.modules
+"""
+
+
 @pytest.mark.slow
-def test_numba_is_imported_only_when_a_view_is_made() -> None:
+def test_numba_is_imported_only_when_a_view_is_made_and_torch_never() -> None:
     program = (
         "import sys; from unlabeled.data.pixels.compiled import Compiled, available; "
-        "Compiled(); assert available(); print('numba' in sys.modules)"
+        "Compiled(); assert available(); print({'numba', 'torch'} & sys.modules.keys())"
     )
-    assert python("-c", program).stdout == "False\n"
+    assert python("-c", program).stdout == "set()\n"
+    assert python("-c", PROGRAM + NOT_TORCH).returncode == 0
 
 
 COUNT_COMPILATIONS = """
