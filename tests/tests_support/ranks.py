@@ -1,10 +1,10 @@
 """Runs a test function in several processes that form a real gloo group.
 
-The processes are started once (importing torch takes seconds) and serve every later call of the
-test session; each call gets a process group of its own. The first ones are forks of the session
-itself, which has imported everything. A call that fails or hangs costs its processes, so that
-nothing of it reaches the next one. A process has one rank for life, as in any real run: DTensor
-keeps device meshes between calls, and with them the place of the process in them.
+The processes are started once and serve every later call of the test session; each call gets a
+process group of its own. They are forks of the session itself, which has imported everything, made
+while that is still possible. A call that fails or hangs costs its processes, so that nothing of it
+reaches the next one. A process has one rank for life, as in any real run: DTensor keeps device
+meshes between calls, and with them the place of the process in them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
-from multiprocessing.context import ForkContext, ForkServerContext
+from multiprocessing.context import ForkContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from types import ModuleType
@@ -34,13 +34,15 @@ import torch
 import torch.distributed as dist
 
 DONE, FAILED, RELEASE = b"d", b"f", b"r"
-FORKED_EARLY = 4
+FORKED_EARLY = 16
+"""Four ranks, and those that take the places of the ones that tests cost."""
+_spare: list[_Worker] = []
+"""Processes that have no rank yet."""
 _pool: dict[int, _Worker] = {}
 """By rank."""
 _modules: dict[str, ModuleType] = {}
 """Of the tests that a rank has run."""
-LATER = multiprocessing.get_context("forkserver")
-LATER.set_forkserver_preload(["torch", "torch._dynamo", "torchvision"])  # imported once for all
+LATER = multiprocessing.get_context("spawn")
 
 
 @dataclass(frozen=True)
@@ -126,22 +128,21 @@ def _workers(count: int) -> list[_Worker]:
     _discard([rank for rank, worker in _pool.items() if not worker.process.is_alive()])
     for rank in range(count):
         if rank not in _pool:
-            _pool[rank] = _start(LATER, [])
+            _pool[rank] = _spare.pop(0) if _spare else _start(LATER, [])
     return [_pool[rank] for rank in range(count)]
 
 
 def fork_early() -> None:
-    """Start the first ranks as forks of this process, which takes no time.
+    """Start processes for ranks as forks of this one, which takes no time.
 
     To be called before its first backward pass: autograd does not work in forks of one that had it.
     """
-    for rank in range(FORKED_EARLY):
-        _pool[rank] = _start(
-            multiprocessing.get_context("fork"), [worker.pipe for worker in _pool.values()]
-        )
+    for _ in range(FORKED_EARLY):
+        others = [worker.pipe for worker in _spare]
+        _spare.append(_start(multiprocessing.get_context("fork"), others))
 
 
-def _start(how: ForkContext | ForkServerContext, inherited: list[Connection]) -> _Worker:
+def _start(how: ForkContext | SpawnContext, inherited: list[Connection]) -> _Worker:
     """A process that waits for jobs; a fork holds the ends of pipes that only this process may."""
     pipe, theirs = how.Pipe()
     unwanted = [*inherited, pipe] if isinstance(how, ForkContext) else []
@@ -152,7 +153,10 @@ def _start(how: ForkContext | ForkServerContext, inherited: list[Connection]) ->
 
 
 def _discard(ranks: Iterable[int]) -> None:
-    workers = [_pool.pop(rank) for rank in ranks]
+    _end([_pool.pop(rank) for rank in ranks])
+
+
+def _end(workers: list[_Worker]) -> None:
     for worker in workers:
         worker.process.kill()
     for worker in workers:
@@ -162,7 +166,7 @@ def _discard(ranks: Iterable[int]) -> None:
 
 @atexit.register
 def _close_pool() -> None:
-    _discard(list(_pool))
+    _end([*_pool.values(), *_spare])
 
 
 def _collect(workers: list[_Worker], folder: str, timeout: float) -> list[Any]:
