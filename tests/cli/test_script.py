@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests_support.commands import ROOT, python
+from tests_support.command import ROOT, script
 from unlabeled.cli.script import run_script
 from unlabeled.errors import CheckpointError, ConfigError, DataError, EnvironmentProblem
 
@@ -63,24 +63,11 @@ def test_a_reader_that_leaves_is_no_fault() -> None:
     assert done.stdout.split()[-1] == str(128 + signal.SIGPIPE) and done.stderr == ""
 
 
-EVERY_HELP = """
-import runpy, sys
-for script in sys.argv[1:]:
-    sys.argv, status = [script, "--help"], 0
-    try:
-        runpy.run_path(script, run_name="__main__")
-    except SystemExit as end:
-        status = end.code or 0
-    print("ended with", status)
-"""
-
-
 @pytest.mark.slow
 def test_help_has_an_example_that_begins_as_one_types_it() -> None:
-    """Of all scripts in one process: most import torch, which takes seconds."""
     scripts = sorted(path.relative_to(ROOT) for path in (ROOT / "extra_scripts").glob("*.py"))
-    done = python("-c", EVERY_HELP, *map(str, scripts))
+    done = script("tests/tests_support/every_help.py", *map(str, scripts))
     assert done.returncode == 0, done.stderr
     helps = done.stdout.split("ended with 0\n")[:-1]
-    for script, text in zip(scripts, helps, strict=True):
-        assert f"    python {script} " in text, script
+    for path, text in zip(scripts, helps, strict=True):
+        assert f"    python {path} " in text, path

@@ -15,7 +15,6 @@ from tests_support.ranks import run_ranks
 from unlabeled.config.check import build_config
 from unlabeled.config.compose import compose_config
 from unlabeled.config.schema import PretrainConfig
-from unlabeled.distributed import comm
 from unlabeled.engine import checkpoint
 from unlabeled.engine.checkpoint_files import read
 from unlabeled.engine.pretrain import pretrain
@@ -66,28 +65,27 @@ LEAST = 0.01
 
 
 def config_of(run: Path, *overrides: str) -> PretrainConfig:
-    composed = compose_config("pretrain", [*SMALL, *overrides])
+    import tests_support.note_samples  # noqa: F401 - registers the hook
+
+    note = f"+hooks.note={{name: note_samples, folder: '{run}/notes'}}"
+    composed = compose_config("pretrain", [*SMALL, *overrides, note])
     return build_config(
         PretrainConfig, composed.data | {"run": {"dir": str(run)}}, composed.problems
     )
 
 
-def _trains(run: str, until: int, overrides: tuple[str, ...]) -> None:
+def _trains(config: PretrainConfig) -> None:
     import tests_support.note_samples  # noqa: F401 - registers the hook
 
-    Path(run, "notes").mkdir(parents=True, exist_ok=True)
-    own = (
-        f"launch.processes={comm.world_size()}",
-        f"max_steps={until}",
-        f"+hooks.note={{name: note_samples, folder: '{run}/notes'}}",
-    )
-    pretrain(config_of(Path(run), *overrides, *own), CPU)
+    pretrain(config, CPU)
 
 
 def trained(run: Path, schedule: Schedule, overrides: tuple[str, ...]) -> Path:
     """The run's last checkpoint."""
+    (run / "notes").mkdir(parents=True)
     for processes, until in schedule:
-        run_ranks(_trains, processes, str(run), until, overrides)
+        own = (f"launch.processes={processes}", f"max_steps={until}")
+        run_ranks(_trains, processes, config_of(run, *overrides, *own))
     newest = checkpoint.newest(run / "checkpoints")
     assert newest is not None
     assert newest.name == f"{schedule[-1][1]:08d}"
