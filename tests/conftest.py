@@ -5,6 +5,7 @@ Torch is imported where tests are: the process that only hands them out starts s
 
 from __future__ import annotations
 
+import atexit
 import gc
 import os
 import signal
@@ -38,6 +39,7 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.enable()
     gc.collect()
     gc.freeze()
+    atexit.register(gc.unfreeze)
     if any(hasattr(item.module, "run_ranks") for item in session.items):  # type: ignore[attr-defined]
         from tests_support import ranks
 
@@ -51,7 +53,6 @@ def pytest_configure() -> None:
 
 def pytest_sessionfinish() -> None:
     """What the processes of a session share is stopped by the one that began it."""
-    gc.unfreeze()
     if os.environ[slurm.SESSION] == str(os.getpid()):
         slurm.stop()
 
