@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 
-from tests_support.in_process import tiny_config
+from tests_support.in_process import tiny_config, tiny_trainer
+from unlabeled.engine import build
 from unlabeled.engine.probe_data import ProbeData, probe_data
 
 
@@ -31,3 +33,13 @@ def test_a_label_must_mean_the_same_in_both_splits(tmp_path: Path) -> None:
     train = tiny_config(tmp_path, "dataset.num_classes=3").dataset.build(split="train")
     reason = probe_data(tiny_config(tmp_path), train, torch.device("cpu"))
     assert reason == "the training and the test images have different classes"
+
+
+def test_the_test_images_are_not_looked_for_where_no_hook_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(build, "probe_data", lambda *_: asked.append(1) or "none")
+    for number, choice in enumerate(("hooks.knn_probe=null", "hooks.knn_probe.k=3")):
+        tiny_trainer(tmp_path / str(number), choice, "max_steps=2").fit()
+        assert len(asked) == number

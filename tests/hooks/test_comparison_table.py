@@ -50,7 +50,9 @@ def trainer(tmp_path_factory: pytest.TempPathFactory) -> Trainer:
 def printed(trainer: Trainer, caplog: pytest.LogCaptureFixture) -> list[str]:
     caplog.clear()
     with caplog.at_level(logging.INFO, logger="unlabeled"):
-        table().after_fit(trainer)
+        hook = table()
+        hook.before_fit(trainer)
+        hook.after_fit(trainer)
     return "\n".join(caplog.messages).splitlines()
 
 

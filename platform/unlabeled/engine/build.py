@@ -88,7 +88,7 @@ def build_trainer(
         ),
         device=device,
         config=config,
-        probe_data=probe_data(config, source, device),
+        make_probe_data=lambda: probe_data(config, source, device),
     )
     log.debug("built in %.1f s", time.monotonic() - started)
     return trainer

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -57,15 +58,20 @@ class Trainer:
         settings: LoopSettings,
         device: torch.device,
         config: PretrainConfig,
-        probe_data: ProbeData | str,
+        make_probe_data: Callable[[], ProbeData | str],
     ) -> None:
         self.method, self.data, self.optimizer, self.scheduler = method, data, optimizer, scheduler
         self.weight_decay = weight_decay
         self.precision, self.round, self.hooks = precision, Round(meters), hooks
         self.run, self.settings, self.device = run, settings, device
-        self.config, self.probe_data = config, probe_data
+        self.config, self._make_probe_data = config, make_probe_data
         self.step = 0
         self.parallel = parallel
+
+    @cached_property
+    def probe_data(self) -> ProbeData | str:
+        """What hooks may measure on, or why there is nothing; made for the first that asks."""
+        return self._make_probe_data()
 
     @property
     def progress(self) -> Progress:

@@ -41,10 +41,14 @@ class ComparisonTable(Hook):
         image_size: int
         """Side of the evaluation view, for the raw pixels row."""
 
+    def before_fit(self, trainer: Trainer) -> None:
+        """Say before the training, not after it, when there is nothing to measure on."""
+        if isinstance(trainer.probe_data, str):
+            log.info("no comparison table: %s", trainer.probe_data)
+
     def after_fit(self, trainer: Trainer) -> None:
         """Measure and print."""
         if isinstance(trainer.probe_data, str):
-            log.info("no comparison table: %s", trainer.probe_data)
             return
         subjects = self._subjects(trainer, trainer.probe_data)
         rows = [self._row(trainer, name, subject) for name, subject in subjects]
