@@ -144,6 +144,7 @@ def sort_overrides(overrides: Sequence[str], folders: Sequence[Path]) -> Overrid
     return result
 
 
+@lru_cache(maxsize=4096)
 def parse_override(text: str) -> Override | str:
     """One override, or the message why it is none; values that Hydra's grammar lacks are quoted."""
     key, separator, value = text.partition("=")
