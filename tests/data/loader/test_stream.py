@@ -208,7 +208,7 @@ def test_null_workers_are_torchs_threads_or_half_of_them_where_it_trains_on_thes
 
 
 READER = """
-import atexit, signal, sys
+import atexit, os, signal, sys
 sys.path[:0] = {path!r}
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 atexit.register(lambda: print(helpers()))  # hooks that are registered first run last
@@ -216,37 +216,45 @@ from unlabeled import process
 with process.importing():
     from test_stream import helpers
     from tests_support.loading import Slow, steps_of, stream
+for then in {programs!r}:
+    if os.fork() == 0:
+        break
+    print(os.waitstatus_to_exitcode(os.wait()[1]), flush=True)
+else:
+    os._exit(0)
 lent = stream(steps_of(Slow()), range(10**6), 2, {kind!r})
 next(lent)
 print("reading", flush=True)
-{then}
+exec(then)
 """
 
 
-def reader(kind: str, then: str) -> subprocess.Popen[str]:
-    """A process that has read one batch, and then does something."""
-    code = READER.format(path=[str(Path(__file__).parent), *sys.path], kind=kind, then=then)
+def readers(kind: str, *programs: str) -> subprocess.Popen[str]:
+    """Forks that have read one batch, and then do something; one after the other."""
+    path = [str(Path(__file__).parent), *sys.path]
+    code = READER.format(path=path, kind=kind, programs=programs)
     pipe = subprocess.PIPE
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "reading\n"
-    return process
+    return subprocess.Popen([sys.executable, "-c", code], stdout=pipe, stderr=pipe, text=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["threads", "processes"])
-@pytest.mark.parametrize("then", ["", "raise SystemExit(0)", "held = [lent]; del lent"])
-def test_a_program_may_end_in_the_middle_of_a_stream(kind: str, then: str) -> None:
-    said = reader(kind, then).communicate(timeout=30)
-    assert said == ("[]\n", "")
+def test_a_program_may_end_in_the_middle_of_a_stream(kind: str) -> None:
+    programs = ("", "raise SystemExit(0)", "held = [lent]; del lent")
+    said = readers(kind, *programs).communicate(timeout=60)
+    assert said == ("reading\n[]\n0\n" * 3, "")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["threads", "processes"])
 def test_an_interrupt_ends_a_reader_that_waits(kind: str) -> None:
-    process = reader(kind, "for _ in lent: pass")
+    interrupted = "os.write(1, b'%d\\n' % os.getpid())\nfor _ in lent: pass"
+    process = readers(kind, interrupted)
+    assert process.stdout is not None and process.stdout.readline() == "reading\n"
+    pid = int(process.stdout.readline())
     time.sleep(0.2)
-    os.kill(process.pid, signal.SIGINT)
-    _, errors = process.communicate(timeout=30)
-    assert process.returncode == -signal.SIGINT
+    os.kill(pid, signal.SIGINT)
+    output, errors = process.communicate(timeout=30)
+    assert output.splitlines()[-1] == str(-signal.SIGINT)
     assert errors.rstrip().endswith("KeyboardInterrupt")
     assert errors.count("Traceback") == 1
