@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 import subprocess
@@ -14,6 +13,7 @@ from PIL import Image
 
 from tests_support.commands import ROOT, python
 from unlabeled.data.decode import decode_file
+from unlabeled.data.sources.installed_files import installed_file
 
 SCRIPT = str(ROOT / "extra_scripts" / "reencode_images.py")
 PHOTOGRAPHS = {
@@ -32,11 +32,11 @@ def source(tmp_path: Path) -> Path:
     """Photographs, one of them turned, among files that are none."""
     root = tmp_path / "photographs"
     for name, (package, file) in PHOTOGRAPHS.items():
-        spec = importlib.util.find_spec(package)
-        assert spec is not None and spec.submodule_search_locations is not None
+        photograph = installed_file(package, file)
+        assert photograph is not None
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        with Image.open(Path(spec.submodule_search_locations[0]) / file) as image:
+        with Image.open(photograph) as image:
             exif = Image.Exif()
             exif[0x0112] = 6 if name == "china.jpg" else 1
             options = {"quality": 97} if path.suffix != ".png" else {}

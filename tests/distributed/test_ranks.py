@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
+from tests_support import ranks
 from tests_support.ranks import run_ranks
 from unlabeled.distributed import comm
 
@@ -97,6 +98,16 @@ def test_failure_carries_the_ranks_traceback_and_the_pool_recovers(rank: int) ->
     with pytest.raises(RuntimeError, match=rf"(?s)rank {rank} of 2 failed.*fail_on.*on purpose"):
         run_ranks(fail_on, 2, rank)
     assert [answer.total for answer in run_ranks(add_over_ranks, 2, 1.0)] == [3.0, 3.0]
+
+
+@pytest.mark.slow
+def test_a_rank_is_started_anew_where_no_fork_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    (before,) = run_ranks(add_over_ranks, 1, 0.5)
+    with pytest.raises(RuntimeError, match="on purpose"):
+        run_ranks(fail_on, 1, 0)
+    monkeypatch.setattr(ranks, "_spare", [])
+    (after,) = run_ranks(add_over_ranks, 1, 0.5)
+    assert after.process != before.process and after.total == 0.5
 
 
 @pytest.mark.slow

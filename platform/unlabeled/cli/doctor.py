@@ -14,6 +14,7 @@ from pathlib import Path
 
 from unlabeled.cli.installation import check_torch, version
 from unlabeled.config.location import config_dir
+from unlabeled.data.sources.installed_files import installed_file
 from unlabeled.errors import EnvironmentProblem
 from unlabeled.transfer import detectron2_installed
 
@@ -170,9 +171,8 @@ def _configs() -> Finding:
 
 
 def _photographs(module: str) -> Finding:
-    spec = importlib.util.find_spec(module)
-    folder = Path(spec.origin).parent if spec and spec.origin else Path()
-    ok = bool(spec) and (folder / PHOTOGRAPHS[module]).is_file()
+    path = installed_file(module, PHOTOGRAPHS[module])
+    ok = path is not None and os.path.isfile(path)
     name = REQUIRED[module]
     return Finding(
         "photographs",

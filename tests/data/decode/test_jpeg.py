@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import mmap
 import sys
@@ -18,6 +17,7 @@ from tests_support.commands import python
 from unlabeled.data.decode import BrokenImage, decode_bytes, decode_file
 from unlabeled.data.decode.jpeg_header import plain_jpeg_size
 from unlabeled.data.decode.turbo import _simplejpeg, decode_turbo
+from unlabeled.data.sources.installed_files import installed_file
 
 PHOTOGRAPHS = {
     "china": ("sklearn", "datasets/images/china.jpg"),
@@ -30,11 +30,14 @@ PHOTOGRAPHS = {
 SIZES = [(120, 90), (64, 48), (65, 49), (63, 47), (17, 9), (90, 1), (1, 90), (1, 1)]
 
 
+def path_of(name: str) -> Path:
+    path = installed_file(*PHOTOGRAPHS[name])
+    assert path is not None
+    return Path(path)
+
+
 def photograph(name: str) -> Image.Image:
-    package, file = PHOTOGRAPHS[name]
-    spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.submodule_search_locations is not None
-    with Image.open(Path(spec.submodule_search_locations[0]) / file) as image:
+    with Image.open(path_of(name)) as image:
         return image.convert("RGB")
 
 
@@ -83,10 +86,7 @@ def test_pixels_are_those_of_pil(name: str, size: tuple[int, int]) -> None:
 
 @pytest.mark.parametrize("name", ["china", "flower", "rocket", "retina"])
 def test_whole_photographs_as_they_were_encoded_by_others(name: str) -> None:
-    package, file = PHOTOGRAPHS[name]
-    spec = importlib.util.find_spec(package)
-    assert spec is not None and spec.submodule_search_locations is not None
-    path = Path(spec.submodule_search_locations[0]) / file
+    path = path_of(name)
     assert_equal_and_fast(path.read_bytes())
     assert np.array_equal(decode_file(path), by_pil(path.read_bytes()))
 
