@@ -7,6 +7,8 @@ import random
 import signal
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -15,7 +17,6 @@ import pytest
 from tests_support.same_run import assert_same_run, losses
 from tests_support.slurm import (
     QUIET_NODES,
-    SOON,
     STEPS,
     TWO,
     SubmittedJob,
@@ -31,51 +32,48 @@ pytestmark = [
     pytest.mark.timeout(900),
     pytest.mark.usefixtures("cluster"),
 ]
+PREEMPTIONS = 10
+URGENT = 6
+"""Which of them is by a job of a partition that goes first; the others are signals."""
 submit_here = partial(submit, exclude=QUIET_NODES)
 
 
-def test_preempted_ten_times_equals_never(tmp_path: Path, alone: Path) -> None:
-    """At random moments, by the signals of a scheduler, to one node, to all, or twice."""
+def test_preempted_ten_times_killed_and_robbed_of_a_node_equals_never(
+    tmp_path: Path, alone: Path
+) -> None:
+    """At random moments; one crash is allowed, and preemptions and lost nodes are none."""
     draw = random.Random(4)
-    job = submit_here(tmp_path / "run", *TWO, "launch.max_restarts=0")
-    for _ in range(10):
+    job = submit_here(tmp_path / "run", *TWO, "launch.max_restarts=1")
+    for number in range(PREEMPTIONS):
         job.wait("RUNNING")
         if draw.random() < 0.8:
             before = job.steps()
             job.reaches(min(before + draw.randrange(1, 15), STEPS - 50))
         else:
             time.sleep(draw.uniform(0, 8))  # perhaps before its first step
-        name = draw.choice(["USR2", "TERM"])
-        for _ in range(draw.choice([1, 1, 2])):
-            slurm("scancel", f"--signal={name}", job.id)
-        until(lambda: job.state() != "RUNNING", 90, f"requeued\n{job.output()}")
-    assert job.wait() == "COMPLETED", job.output()
-    assert len(job.restarts()) == 10
-    assert not any("crashed" in reason for reason in job.restarts())
-    assert_same_run(job.run, alone, STEPS)
-
-
-def test_an_urgent_job_a_killed_rank_and_a_lost_node_cost_no_step(
-    tmp_path: Path, alone: Path
-) -> None:
-    job = submit_here(tmp_path / "run", *TWO, "launch.max_restarts=1")
-    job.reaches(SOON)
-    _give_way_to_an_urgent_job(job)
+        if number == URGENT:
+            _give_way_to_an_urgent_job(job)
+        else:
+            _signal(job, draw)
     job.wait("RUNNING")
-    job.reaches(2 * SOON)
+    job.reaches(STEPS - 45)
     _kill_a_rank(job)
     job.wait("RUNNING")
-    job.reaches(3 * SOON)
-    node = job.nodes()[1]
-    slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
-    try:
+    job.reaches(STEPS - 40)
+    with _lost(job.nodes()[1]):
         until(lambda: job.state() != "RUNNING", 60, "taken from the lost node")
         assert job.wait() == "COMPLETED", job.output()
-    finally:  # unless it has returned by itself
-        subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], check=False)
     crashed = [reason.startswith("crashed with status ") for reason in job.restarts()]
-    assert crashed == [False, True, False], job.restarts()
+    assert crashed == [False] * PREEMPTIONS + [True, False], job.restarts()
     assert_same_run(job.run, alone, STEPS)
+
+
+def _signal(job: SubmittedJob, draw: random.Random) -> None:
+    """As schedulers do before they take nodes away: once or twice, to every process."""
+    name = draw.choice(["USR2", "TERM"])
+    for _ in range(draw.choice([1, 1, 2])):
+        slurm("scancel", f"--signal={name}", job.id)
+    until(lambda: job.state() != "RUNNING", 90, f"requeued\n{job.output()}")
 
 
 def _give_way_to_an_urgent_job(job: SubmittedJob) -> None:
@@ -90,6 +88,15 @@ def _kill_a_rank(job: SubmittedJob) -> None:
     assert ranks
     os.kill(ranks[0], signal.SIGKILL)
     until(lambda: job.state() != "RUNNING", 90, f"requeued\n{job.output()}")
+
+
+@contextmanager
+def _lost(node: str) -> Iterator[None]:
+    slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+    try:
+        yield
+    finally:  # unless it has returned by itself
+        subprocess.run(["scontrol", "update", f"NodeName={node}", "State=RESUME"], check=False)
 
 
 def _procid(pid: int) -> str | None:

@@ -106,10 +106,14 @@ class SubmittedJob:
     id: str
     run: Path
 
+    def shown(self) -> dict[str, str]:
+        """What SLURM says of it: JobState, Reason, StartTime, ..."""
+        words = slurm("scontrol", "show", "job", "--oneliner", self.id).split()
+        return dict(word.split("=", 1) for word in words if "=" in word)
+
     def state(self) -> str:
         """PENDING, RUNNING, COMPLETED, FAILED, ..."""
-        words = slurm("scontrol", "show", "job", "--oneliner", self.id).split()
-        return next(w.removeprefix("JobState=") for w in words if w.startswith("JobState="))
+        return self.shown()["JobState"]
 
     def nodes(self) -> list[str]:
         """The names of the nodes that it runs on."""
@@ -120,15 +124,15 @@ class SubmittedJob:
         """Wait until it has done this many steps."""
         until(lambda: self.steps() >= step, 120, f"step {step}\n{self.output()}")
 
-    def hasten(self) -> None:
+    def hasten(self, shown: dict[str, str]) -> None:
         """SLURM makes a requeued job wait for two minutes; the tests wait a few seconds.
 
         Not less: a node still refuses the job in the second in which it took it away.
         """
-        view = slurm("squeue", "--noheader", "--jobs", self.id, "--format=%r %S").split()
-        if view[:1] != ["BeginTime"] or view[1:] == ["N/A"]:
+        if shown["Reason"] != "BeginTime" or shown["StartTime"] == "Unknown":
             return
-        if datetime.fromisoformat(view[1]) > datetime.now() + timedelta(seconds=10):
+        soon = datetime.now() + timedelta(seconds=10)
+        if datetime.fromisoformat(shown["StartTime"]) > soon:
             start = ["scontrol", "update", f"JobId={self.id}", "StartTime=now+4seconds"]
             subprocess.run(start, capture_output=True, timeout=60)
 
@@ -142,8 +146,9 @@ class SubmittedJob:
         ends = states or ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL")
 
         def ended() -> bool:
-            self.hasten()
-            return self.state() in ends
+            shown = self.shown()
+            self.hasten(shown)
+            return shown["JobState"] in ends
 
         until(ended, seconds, f"job {self.id} is {self.state()}, wanted {ends}\n{self.output()}")
         return self.state()
