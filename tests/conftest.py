@@ -41,8 +41,10 @@ def pytest_collection_finish(session: pytest.Session) -> None:
     gc.freeze()
     atexit.register(gc.unfreeze)
     if any(hasattr(item.module, "run_ranks") for item in session.items):  # type: ignore[attr-defined]
-        from tests_support import ranks
+        from tests_support import in_process, ranks
 
+        if "PYTEST_XDIST_WORKER" in os.environ:  # a whole tier: ranks begin with what all compose
+            in_process.compose_methods()
         ranks.fork_early()
 
 

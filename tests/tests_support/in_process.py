@@ -34,6 +34,12 @@ def _composed(world_size: str | None, *overrides: str) -> Composed:
     return compose_config("pretrain", [*TINY, *overrides])
 
 
+def compose_methods() -> None:
+    """Of what small runs choose, most choose no more than the method."""
+    for method in METHODS:
+        _composed(os.environ.get("WORLD_SIZE"), f"method={method}")
+
+
 def tiny_config(run: Path, *overrides: str) -> PretrainConfig:
     """The typed config of a small run."""
     composed = _composed(os.environ.get("WORLD_SIZE"), *overrides)
