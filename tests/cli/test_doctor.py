@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests_support import command
 from tests_support.commands import ROOT, unlabeled
 from unlabeled.cli.doctor import OPTIONAL, REQUIRED, Finding, findings
 from unlabeled.cli.main import main
@@ -69,7 +70,7 @@ def test_detectron2_is_whole_without_its_compiled_part_or_absent(tmp_path: Path)
     ):
         if file is not None:
             (package / file).touch()
-        lines = unlabeled("doctor", before=str(tmp_path)).stdout.splitlines()
+        lines = command.unlabeled("doctor", cwd=tmp_path).stdout.splitlines()
         (line,) = [line for line in lines if " detectron2 " in line]
         assert line.startswith(state) and detail in line
         assert line.endswith(f"-> {HOW_TO_INSTALL}") == (state == "missing")
