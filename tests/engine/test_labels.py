@@ -52,6 +52,7 @@ def end_of(run: Path, method: str, given: str) -> dict[str, Tensor]:
             f"method={method}",
             "dataset.name=relabelled",
             f"dataset.given={given}",
+            "dataset.num_samples=24",
             "hooks.knn_probe.every_epochs=3",
         )
     )

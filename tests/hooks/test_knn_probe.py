@@ -34,7 +34,7 @@ def test_a_run_with_the_probe_equals_one_without_bit_for_bit(method: str, tmp_pa
         "with": "hooks.knn_probe.every_epochs=1",
         "without": "hooks.knn_probe=null",
     }.items():
-        trainer = trained(tmp_path / name, f"method={method}", choice)
+        trainer = trained(tmp_path / name, f"method={method}", choice, "dataset.num_samples=24")
         ends[name] = (state_of(trainer), trainer.optimizer.state_dict(), random_state())
     assert len([r for r in records(tmp_path / "with", "epoch") if "knn_top1" in r]) == 3
     assert not [r for r in records(tmp_path / "without", "epoch") if "knn_top1" in r]
