@@ -47,6 +47,7 @@ srun --unbuffered --output /runs/a/job/%j_%t_log.out --error /runs/a/job/%j_%t_l
 # teardown
 status=$?
 max_restarts=3
+never_begun=10
 failed_status=$(( status > 0 ? status : 1 ))
 outcome=$(cat "$outcome_file" 2>/dev/null || echo none)
 case "$outcome $status" in
@@ -58,6 +59,12 @@ state=$(squeue --noheader --jobs $SLURM_JOB_ID --format %T)
 if [[ $state != RUNNING ]] && (( $(date +%s) < ends - 1 )); then
   echo "unlabeled: the job was cancelled or taken back by SLURM ($state)" >&2
   exit $failed_status
+fi
+# A rank that dies while it starts has srun end the others by SIGTERM, which looks the same.
+if [[ $outcome == "stopped by a signal" ]] &&
+  (( $(tail -n $never_begun "$restarts" | grep -c ' stopped by a signal$') == never_begun )); then
+  outcome="failed: ended by a signal $((never_begun + 1)) times in a row before it had begun"
+  echo "unlabeled: $outcome; not started again" >&2
 fi
 case $outcome in
   finished*) exit 0 ;;

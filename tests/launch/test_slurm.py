@@ -18,7 +18,7 @@ from tests_support.same_run import assert_same_run
 from unlabeled.config.check import build_config
 from unlabeled.engine.pretrain import pretrain
 from unlabeled.errors import ConfigError, EnvironmentProblem
-from unlabeled.launch.requeue import lines_after, lines_before
+from unlabeled.launch.requeue import NEVER_BEGUN, lines_after, lines_before
 from unlabeled.launch.slurm import Slurm
 
 GOLDEN = Path(__file__).with_name("submission.sh")
@@ -131,14 +131,35 @@ def test_a_run_may_be_called_crashed(tmp_path: Path) -> None:
     saved = "stopped by SIGTERM at step 9 (runs/crashed again/checkpoints/00000009)"
     restarts = tmp_path / "restarts.txt"
     restarts.write_text(f"2026-01-01T00:00:00Z {saved}\n" * 3)
+    for told in ("crashed with status 1; back into the queue", "not started again"):
+        assert told in end_of_a_job(tmp_path, 1).stderr
+
+
+def test_what_never_begins_is_not_started_for_ever(tmp_path: Path) -> None:
+    """A rank that is killed while it imports ends the others by SIGTERM, as a scheduler does."""
+    restarts = tmp_path / "restarts.txt"
+    for _ in range(NEVER_BEGUN):
+        ended = end_of_a_job(tmp_path, 143)
+        assert (ended.returncode, "back into the queue" in ended.stderr) == (0, True)
+    ended = end_of_a_job(tmp_path, 143)
+    assert ended.returncode == 143
+    assert "ended by a signal 11 times in a row before it had begun; not started" in ended.stderr
+    assert len(restarts.read_text().splitlines()) == NEVER_BEGUN
+    with restarts.open("a") as lines:
+        lines.write(
+            "2026-01-01T00:00:00Z stopped: SIGTERM after step 9, which a checkpoint holds\n"
+        )
+    assert "back into the queue" in end_of_a_job(tmp_path, 143).stderr
+
+
+def end_of_a_job(folder: Path, status: int) -> subprocess.CompletedProcess[str]:
+    """What the lines behind `srun` do when it ends with this status and its ranks said nothing."""
     around = f"""
         squeue() {{ echo RUNNING; }}; scontrol() {{ true; }}; SLURM_JOB_ID=1 ends=0
-        restarts={restarts} outcome_file={tmp_path}/none max_restarts=1
+        restarts={folder}/restarts.txt outcome_file={folder}/none; touch $restarts
     """
-    for told in ("crashed with status 1; back into the queue", "not started again"):
-        script = "\n".join([around, "false", *lines_after(1)])
-        done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
-        assert told in done.stderr
+    script = "\n".join([around, f"(exit {status})", *lines_after(1)])
+    return subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=False)
 
 
 @pytest.mark.slow

@@ -13,6 +13,9 @@ BEGUN, FINISHED, STOPPED, FAILED = "begun", "finished", "stopped", "failed"
 """Outcomes: watching for signals (so if it ends now, it crashed); done; saved after a signal, to be
 continued; an error that would come again."""
 
+NEVER_BEGUN = 10
+"""So often in a row a job may be signalled before it watches for signals; then it is broken."""
+
 _BEFORE = r"""
 outcome_file=$folder/$SLURM_JOB_ID.outcome
 restarts=$folder/restarts.txt
@@ -40,6 +43,12 @@ state=$(squeue --noheader --jobs $SLURM_JOB_ID --format %T)
 if [[ $state != RUNNING ]] && (( $(date +%s) < ends - 1 )); then
   echo "unlabeled: the job was cancelled or taken back by SLURM ($state)" >&2
   exit $failed_status
+fi
+# A rank that dies while it starts has srun end the others by SIGTERM, which looks the same.
+if [[ $outcome == "stopped by a signal" ]] &&
+  (( $(tail -n $never_begun "$restarts" | grep -c ' stopped by a signal$') == never_begun )); then
+  outcome="failed: ended by a signal $((never_begun + 1)) times in a row before it had begun"
+  echo "unlabeled: $outcome; not started again" >&2
 fi
 case $outcome in
   finished*) exit 0 ;;
@@ -76,9 +85,9 @@ def lines_after(max_restarts: int) -> list[str]:
     """Shell lines behind `srun`.
 
     Requeued is what was stopped by a signal, and, `max_restarts` times, what crashed. Not requeued
-    is what somebody cancelled (it is no longer RUNNING before its time is over), and an error that
-    would come again.
+    is what somebody cancelled (it is no longer RUNNING before its time is over), an error that
+    would come again, and what ended by a signal before it watched for any, time after time.
     """
     # The status of srun must be read before anything else.
     first, *rest = _AFTER.strip().splitlines()
-    return [first, f"max_restarts={max_restarts}", *rest]
+    return [first, f"max_restarts={max_restarts}", f"never_begun={NEVER_BEGUN}", *rest]
