@@ -35,6 +35,8 @@ pytestmark = [
 PREEMPTIONS = 10
 URGENT = 6
 """Which of them is by a job of a partition that goes first; the others are signals."""
+SLOWER = "+hooks.slow={name: slow_steps, steps: 10000, seconds: 0.2}"
+"""So that all that happens to a run happens before its end."""
 submit_here = partial(submit, exclude=QUIET_NODES)
 
 
@@ -43,29 +45,32 @@ def test_preempted_ten_times_killed_and_robbed_of_a_node_equals_never(
 ) -> None:
     """At random moments; one crash is allowed, and preemptions and lost nodes are none."""
     draw = random.Random(4)
-    job = submit_here(tmp_path / "run", *TWO, "launch.max_restarts=1")
+    job = submit_here(tmp_path / "run", *TWO, SLOWER, "launch.max_restarts=1")
     for number in range(PREEMPTIONS):
         job.wait("RUNNING")
         if draw.random() < 0.8:
-            before = job.steps()
-            job.reaches(min(before + draw.randrange(1, 15), STEPS - 50))
+            job.reaches(job.steps() + draw.randrange(1, 8))
         else:
             time.sleep(draw.uniform(0, 8))  # perhaps before its first step
+            job.wait("RUNNING")
         if number == URGENT:
             _give_way_to_an_urgent_job(job)
         else:
             _signal(job, draw)
-    job.wait("RUNNING")
-    job.reaches(STEPS - 45)
+    _begins_again(job)
     _kill_a_rank(job)
-    job.wait("RUNNING")
-    job.reaches(STEPS - 40)
+    _begins_again(job)
     with _lost(job.nodes()[1]):
         until(lambda: job.state() != "RUNNING", 60, "taken from the lost node")
         assert job.wait() == "COMPLETED", job.output()
     crashed = [reason.startswith("crashed with status ") for reason in job.restarts()]
     assert crashed == [False] * PREEMPTIONS + [True, False], job.restarts()
     assert_same_run(job.run, alone, STEPS)
+
+
+def _begins_again(job: SubmittedJob) -> None:
+    job.wait("RUNNING")
+    job.reaches(job.steps() + 1)
 
 
 def _signal(job: SubmittedJob, draw: random.Random) -> None:
@@ -79,7 +84,7 @@ def _signal(job: SubmittedJob, draw: random.Random) -> None:
 def _give_way_to_an_urgent_job(job: SubmittedJob) -> None:
     nodes = f"--nodelist={','.join(job.nodes())}"
     urgent = ["--partition=urgent", "--exclusive", nodes, "--output=/dev/null"]
-    slurm("sbatch", *urgent, "--wrap=sleep 3")
+    slurm("sbatch", "--wait", *urgent, "--wrap=sleep 3")
     until(lambda: job.state() != "RUNNING", 90, "preempted")
 
 

@@ -122,12 +122,18 @@ class SubmittedJob:
 
     def reaches(self, step: int) -> None:
         """Wait until it has done this many steps."""
-        until(lambda: self.steps() >= step, 120, f"step {step}\n{self.output()}")
+
+        def reached() -> bool:
+            if self.steps() < step:
+                self.hasten(self.shown())
+            return self.steps() >= step
+
+        until(reached, 120, f"step {step}\n{self.output()}")
 
     def hasten(self, shown: dict[str, str]) -> None:
         """SLURM makes a requeued job wait for two minutes; the tests wait a few seconds.
 
-        Not less: a node still refuses the job in the second in which it took it away.
+        Not less: a node that has not done with a job refuses it, and it waits once more.
         """
         if shown["Reason"] != "BeginTime" or shown["StartTime"] == "Unknown":
             return
