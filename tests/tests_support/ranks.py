@@ -34,7 +34,7 @@ import torch
 import torch.distributed as dist
 
 DONE, FAILED, RELEASE = b"d", b"f", b"r"
-FORKED_EARLY = 16
+FORKED_EARLY = 32
 """Four ranks, and those that take the places of the ones that tests cost."""
 _spare: list[_Worker] = []
 """Processes that have no rank yet."""
