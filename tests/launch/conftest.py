@@ -40,6 +40,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
             run.parent.mkdir()
             small = [choice for choice in SMALL if not choice.startswith("launch.")]
             two = ["launch.processes=2", f"max_steps={STEPS}", f"run.dir={run}"]
+            two.append("transform.backend=auto")
             done = unlabeled("pretrain", *small, *two, cwd=run.parent)
             assert done.returncode == 0, done.stderr
     return run

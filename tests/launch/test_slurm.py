@@ -166,7 +166,7 @@ def end_of_a_job(folder: Path, status: int) -> subprocess.CompletedProcess[str]:
 @pytest.mark.timeout(600)
 def test_a_job_on_this_machine_is_started_again_at_the_end_of_its_time(tmp_path: Path) -> None:
     """submitit's local executor: two tasks, and a minute of which 15 seconds are grace."""
-    common = ["pretrain", *TINY, "epochs=100", "batch_size=12", "max_steps=40"]
+    common = ["pretrain", *TINY, "epochs=100", "max_steps=40", "transform.backend=reference"]
     alone = unlabeled(*common, f"run.dir={tmp_path}/alone", "launch.processes=2", cwd=tmp_path)
     assert alone.returncode == 0, alone.stderr
     job = ["launch=slurm", "launch.cluster=local", "launch.tasks_per_node=2", "launch.minutes=1"]
