@@ -97,7 +97,7 @@ def test_one_of_two_jobs_on_a_node_is_cancelled_whole_and_continued(
         assert each.wait() == "COMPLETED", each.output()
         assert each.restarts() == []
         assert_same_run(each.run, alone, STEPS)
-    meetings = [f for each in (whole, job) for f in each.run.glob(f"job/{each.id}*.rendezvous")]
+    meetings = [f for each in (whole, job) for f in each.run.glob(f"job/{each.id}.*.rendezvous")]
     assert len(meetings) == len({file.read_text() for file in meetings}) == 2
     record = json.loads((whole.run / "job" / "job.json").read_text())
     assert (record["launcher"], record["cluster"]) == ("slurm", "slurm")
